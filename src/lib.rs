@@ -1,0 +1,38 @@
+//! START HERE. A native-rollup sequencer: signed transactions in over JSON-RPC, executed Ethereum blocks out.
+//!
+//! ```text
+//!  socket ─► ingress shard i ──ring──► builder core ──ring──► state thread + hash pool ──► chain thread ──► disk
+//!            parse, decode,             admit, order,           roots, header, hash          headers, bodies,
+//!            recover senders            execute, close                                       receipts, indexes
+//!               ▲                          │
+//!               └── gate: seq ≤ durable_seq┘
+//! ```
+//!
+//! Modules in reading order: what crosses threads first, then the path of a transaction.
+
+pub mod limits;
+pub mod primitives;
+
+pub mod messages;
+pub mod topology;
+
+pub mod cli;
+pub mod config;
+
+pub mod codec;
+pub mod crypto;
+pub mod ring;
+pub mod runtime;
+
+pub mod ingress;
+pub mod rpc;
+
+pub mod mempool;
+
+pub mod builder;
+
+pub mod state;
+
+pub mod chain;
+
+pub mod testing;
