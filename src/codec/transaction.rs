@@ -1,0 +1,1 @@
+//! Strict decoding of signed transactions without copying them.
