@@ -1,0 +1,233 @@
+//! Every value that crosses a thread, in pipeline order. Who sends what to whom, and what happens when a ring is full: `topology.rs`.
+
+use std::sync::Arc;
+
+use alloy_primitives::Address;
+
+use crate::builder::block::{OpenBlock, SealedBlock};
+use crate::mempool::{Conditions, Reject};
+use crate::primitives::{B256, Bytes, ReplyToken, Sequence, ShardId, TxFields, U256};
+use crate::rpc::RpcError;
+use crate::runtime::slab::TxHandle;
+
+// ---- ingress shard → builder core ------------------------------------------------------------------------------------------------
+
+/// One ring slot of `ingress_builder`.
+pub enum IngressMessage {
+    Submit(Submit),
+    /// A question that only the builder core can answer: the pool, or the state inside the open block.
+    Read {
+        token: ReplyToken,
+        read: BuilderRead,
+    },
+    /// The connection that waits for a preconfirmed receipt is gone or its time is over.
+    ForgetSync {
+        token: ReplyToken,
+        hash: B256,
+    },
+}
+
+/// A transaction whose signature holds, on its way to the pool. The builder owns `handle` from here and sends it back by `builder_freed`.
+pub struct Submit {
+    pub token: ReplyToken,
+    pub hash: B256,
+    pub sender: Address,
+    pub fields: TxFields,
+    pub handle: TxHandle,
+    pub intrinsic_gas: u64,
+    pub floor_gas: u64,
+    pub received_unix_ns: u64,
+    /// Parts that most transactions do not have.
+    pub extras: Option<Box<SubmitExtras>>,
+    pub wait: SubmitWait,
+}
+
+/// What the sender waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SubmitWait {
+    /// `eth_sendRawTransaction`, `eth_sendRawTransactionConditional`: the answer is the admission.
+    Admission,
+    /// `eth_sendRawTransactionSync` (EIP-7966): the answer is the preconfirmed receipt, or an error; the shard keeps the time.
+    Preconfirmation,
+}
+
+#[derive(Default)]
+pub struct SubmitExtras {
+    /// Recovered EIP-7702 authorities, in list order; `None` where the signature does not recover.
+    pub authorities: Vec<Option<Address>>,
+    /// ERC-7796.
+    pub conditions: Option<Conditions>,
+}
+
+/// Point reads under `pending`, and the pool. Bounded per turn of the builder's loop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BuilderRead {
+    Account {
+        address: Address,
+    },
+    Slot {
+        address: Address,
+        slot: U256,
+    },
+    /// A pooled transaction; placed ones are in the open block, which every thread can read.
+    Transaction {
+        hash: B256,
+    },
+    Status {
+        hash: B256,
+    },
+    PoolStatus,
+}
+
+// ---- builder core → ingress shard ------------------------------------------------------------------------------------------------
+
+/// One ring slot of `builder_ingress`. The shard holds each answer back until `gate ≤ durable_seq`.
+pub enum BuilderReply {
+    Admitted {
+        token: ReplyToken,
+        hash: B256,
+        gate: Sequence,
+    },
+    Refused {
+        token: ReplyToken,
+        refusal: Refusal,
+    },
+    /// The transaction of a waiting `eth_sendRawTransactionSync` has its place.
+    Preconfirmed {
+        token: ReplyToken,
+        block: Arc<OpenBlock>,
+        index: u32,
+        gate: Sequence,
+    },
+    /// The transaction of a waiting `eth_sendRawTransactionSync` ended without a place.
+    Ended {
+        token: ReplyToken,
+        hash: B256,
+        end: EndState,
+    },
+    Answer {
+        token: ReplyToken,
+        answer: BuilderAnswer,
+        gate: Sequence,
+    },
+}
+
+/// Why a transaction was not admitted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    Pool(Reject),
+    /// The process is draining: it was told to stop.
+    Draining,
+}
+
+/// Answers to [`BuilderRead`], of the same name.
+#[derive(Clone, Debug, PartialEq)]
+pub enum BuilderAnswer {
+    Account {
+        nonce: u64,
+        /// `nonce` plus what the pool holds without a gap: what `eth_getTransactionCount(…, "pending")` says.
+        pool_nonce: u64,
+        balance_wei: U256,
+        /// Code of the account inside the open block; empty when it has none.
+        code: Bytes,
+    },
+    Slot(U256),
+    Transaction(Option<PooledTx>),
+    /// `None`: not in the pool and not in the open block; the chain database knows what has ended.
+    Status(Option<LiveStatus>),
+    PoolStatus {
+        ready_count: u64,
+        queued_count: u64,
+        bytes: u64,
+    },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PooledTx {
+    pub raw: Bytes,
+    pub sender: Address,
+}
+
+/// Where a transaction that has not ended is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LiveStatus {
+    Ready {
+        accepted_unix_ns: u64,
+    },
+    Queued {
+        accepted_unix_ns: u64,
+    },
+    Conditional {
+        accepted_unix_ns: u64,
+    },
+    /// In the open block, which is not sealed yet.
+    Placed {
+        block_number: u64,
+        index: u32,
+        accepted_unix_ns: u64,
+        preconfirmed_unix_ns: u64,
+    },
+}
+
+/// How a transaction ended otherwise than by being included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EndState {
+    Replaced {
+        by: B256,
+    },
+    Expired,
+    /// Nonce used by another transaction.
+    NonceUsed {
+        tx: u64,
+        account: u64,
+    },
+    /// The balance no longer pays for it.
+    Unfunded {
+        cost_wei: U256,
+        balance_wei: U256,
+    },
+    /// Any other rule that it broke when its turn came.
+    Invalid {
+        code: InvalidCode,
+    },
+    Evicted,
+}
+
+/// The rules behind [`EndState::Invalid`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum InvalidCode {
+    SenderHasCode = 1,
+    ConditionImpossible = 2,
+    Execution = 3,
+}
+
+// ---- builder core → chain thread ---------------------------------------------------------------------------------------------------
+
+/// One ring slot of `builder_chain`.
+pub enum ChainMessage {
+    Sealed(Arc<SealedBlock>),
+    Ended { hash: B256, accepted_unix_ns: u64, ended_unix_ns: u64, end: EndState },
+}
+
+// ---- ingress shard → query pool → ingress shard --------------------------------------------------------------------------------------
+
+/// A call that is too heavy for a shard.
+pub struct QueryJob {
+    pub shard: ShardId,
+    pub token: ReplyToken,
+    pub method: crate::rpc::Method,
+    /// Raw JSON of the request's `params`; empty when absent.
+    pub params: Vec<u8>,
+    /// Monotonic; a job found later than this is answered with a time-out error, not run.
+    pub deadline_ns: u64,
+}
+
+/// One ring slot of `query_ingress`.
+pub struct QueryReply {
+    pub token: ReplyToken,
+    /// JSON of the result.
+    pub outcome: Result<Vec<u8>, RpcError>,
+    /// What the answer depends on.
+    pub gate: Sequence,
+}

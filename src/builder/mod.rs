@@ -1,0 +1,3 @@
+//! The builder core: admits, orders, executes, closes.
+
+pub mod block;

@@ -1,0 +1,3 @@
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reject {}
+pub struct Conditions {}

@@ -1,0 +1,162 @@
+//! A block while it is open and after it has its hash: written by the builder core, read by every other thread without locks.
+//!
+//! Shards, query threads and the state thread hold [`OpenBlock`] and see a growing prefix of it; nothing in it ever moves or changes.
+//! Every entry carries the journal sequence that must be durable before anything derived from it leaves the process.
+
+use std::sync::Arc;
+
+use alloy_consensus::Header;
+use alloy_primitives::Log;
+
+use crate::primitives::{Address, B256, Bytes, Fork, Sequence, Span, U256};
+use crate::ring::append_log::{AppendReader, AppendWriter, append_log};
+use crate::ring::byte_log::{ByteReader, ByteWriter, byte_log};
+use crate::state::Snapshot;
+
+/// Everything of a block that is not derived from its transactions. Chosen when its first transaction is placed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BlockContext {
+    pub number: u64,
+    pub parent_hash: B256,
+    pub timestamp: u64,
+    pub base_fee_per_gas_wei: u64,
+    pub prev_randao: B256,
+    pub coinbase: Address,
+    pub gas_limit: u64,
+    /// At most 32 bytes.
+    pub extra_data: Bytes,
+    /// Hash of the L1 origin's header, zero with `--l1 off`.
+    pub parent_beacon_block_root: B256,
+    pub fork: Fork,
+}
+
+/// One executed transaction at its fixed place, with what its receipt needs.
+#[derive(Clone, Copy, Debug)]
+pub struct PlacedTx {
+    pub hash: B256,
+    pub sender: Address,
+    pub contract_address: Option<Address>,
+    pub effective_gas_price_wei: u128,
+    pub gas_used: u64,
+    pub cumulative_gas_used: u64,
+    /// Durable before anyone outside is shown this entry.
+    pub sequence: Sequence,
+    pub accepted_unix_ns: u64,
+    pub preconfirmed_unix_ns: u64,
+    /// The item of the block body in [`OpenBlock::bytes`]: for a typed transaction an RLP string around the 2718 encoding.
+    pub item: Span,
+    /// The 2718 encoding in [`OpenBlock::bytes`].
+    pub raw: Span,
+    /// Index range in [`OpenBlock::logs`].
+    pub logs: Span,
+    /// Index range in [`OpenBlock::diffs`].
+    pub diffs: Span,
+    pub tx_type: u8,
+    pub success: bool,
+}
+
+/// What one transaction (or a system call) changed, in order; later entries win.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StateDiff {
+    Account { address: Address, nonce: u64, balance_wei: U256, code_hash: B256 },
+    Slot { address: Address, slot: U256, value: U256 },
+    Deleted { address: Address },
+}
+
+/// The readers' side of a block that is open, closing or sealed.
+#[derive(Clone)]
+pub struct OpenBlock {
+    pub context: BlockContext,
+    pub transactions: AppendReader<PlacedTx>,
+    pub bytes: ByteReader,
+    pub logs: AppendReader<Log>,
+    pub diffs: AppendReader<StateDiff>,
+    pub codes: AppendReader<(B256, Bytes)>,
+    /// Entries of `diffs` that the opening system calls made, before the first transaction.
+    pub system_diff_count: usize,
+}
+
+/// The builder core's side.
+pub struct OpenBlockWriter {
+    pub transactions: AppendWriter<PlacedTx>,
+    pub bytes: ByteWriter,
+    pub logs: AppendWriter<Log>,
+    pub diffs: AppendWriter<StateDiff>,
+    pub codes: AppendWriter<(B256, Bytes)>,
+}
+
+impl OpenBlock {
+    /// An empty block; `body_bytes_max` bounds the encoded transactions. `system_diff_count` is set by the caller before it shares the block.
+    #[must_use]
+    pub fn new(context: BlockContext, body_bytes_max: usize) -> (OpenBlockWriter, Self) {
+        let (transactions_w, transactions) = append_log();
+        let (bytes_w, bytes) = byte_log(body_bytes_max);
+        let (logs_w, logs) = append_log();
+        let (diffs_w, diffs) = append_log();
+        let (codes_w, codes) = append_log();
+        (
+            OpenBlockWriter {
+                transactions: transactions_w,
+                bytes: bytes_w,
+                logs: logs_w,
+                diffs: diffs_w,
+                codes: codes_w,
+            },
+            Self { context, transactions, bytes, logs, diffs, codes, system_diff_count: 0 },
+        )
+    }
+
+    /// The 2718 encoding of a placed transaction.
+    #[must_use]
+    pub fn raw(&self, tx: &PlacedTx) -> &[u8] {
+        self.bytes.get(tx.raw)
+    }
+
+    /// The logs of a placed transaction, in order.
+    pub fn logs_of(&self, tx: &PlacedTx) -> impl Iterator<Item = &Log> {
+        self.logs.range(tx.logs.start as usize..(tx.logs.start + tx.logs.len) as usize)
+    }
+
+    /// All body items one behind the other: the payload of the block's transaction list.
+    #[must_use]
+    pub fn body(&self) -> &[u8] {
+        self.bytes.get(Span { start: 0, len: self.bytes.len() as u32 })
+    }
+}
+
+/// A block with its hash, and the state after it.
+pub struct SealedBlock {
+    pub header: Header,
+    pub hash: B256,
+    pub block: Arc<OpenBlock>,
+    /// EIP-7685 requests, type byte first, empty ones left out.
+    pub requests: Vec<Bytes>,
+    /// Length of the block's RLP in bytes.
+    pub size_bytes: u64,
+    pub state: Snapshot,
+    /// Durable before anyone outside is shown this block.
+    pub sequence: Sequence,
+    pub sealed_unix_ns: u64,
+}
+
+/// What every thread may read of the chain's tip: replaced as a whole by the builder core, never changed.
+pub struct Heads {
+    pub latest: Arc<SealedBlock>,
+    /// The newest sealed blocks, oldest first, `latest` last; bounded in blocks and bytes (`limits::RECENT_BLOCKS_MAX`).
+    pub recent: Arc<[Arc<SealedBlock>]>,
+    /// The block being filled, or the one waiting for its hash; `None` while no block is open.
+    pub open: Option<Arc<OpenBlock>>,
+    pub safe_number: u64,
+    pub finalized_number: u64,
+    /// Base fee of the block after `latest`, in wei.
+    pub next_base_fee_wei: u64,
+}
+
+impl Heads {
+    /// A recent sealed block by number; older ones are in the chain database.
+    #[must_use]
+    pub fn recent_by_number(&self, number: u64) -> Option<&Arc<SealedBlock>> {
+        let first = self.recent.first()?.header.number;
+        self.recent.get(usize::try_from(number.checked_sub(first)?).ok()?)
+    }
+}
