@@ -110,13 +110,29 @@ impl Executor {
     /// # Errors
     /// `Invalid` when the transaction breaks a rule at this place; everything else is fatal.
     pub fn execute(&mut self, tx: &ExecutableTx<'_>) -> Result<Outcome, ExecutionError> {
-        let result = self.evm.transact_commit(tx_env(tx));
-        match result {
-            Ok(result) => Ok(outcome(result)),
-            Err(EVMError::Transaction(invalid)) => Err(ExecutionError::Invalid(invalid)),
-            Err(EVMError::Database(error)) => Err(ExecutionError::World(error)),
-            Err(other) => Err(ExecutionError::Other(other.to_string())),
+        self.evm.transact_commit(tx_env(tx)).map(outcome).map_err(execution_error)
+    }
+
+    /// Executes one transaction and commits it only if `accepts` what it pays to the block's coinbase; the outcome is `Err` of what it
+    /// paid otherwise, and nothing changed.
+    ///
+    /// # Errors
+    /// As [`Executor::execute`].
+    pub fn execute_if(
+        &mut self,
+        tx: &ExecutableTx<'_>,
+        accepts: impl FnOnce(U256) -> bool,
+    ) -> Result<Result<Outcome, U256>, ExecutionError> {
+        let coinbase = self.evm.ctx.block.beneficiary;
+        let before_wei = self.world().account(coinbase)?.balance_wei;
+        let executed = self.evm.transact(tx_env(tx)).map_err(execution_error)?;
+        let after_wei = executed.state.get(&coinbase).map_or(before_wei, |account| account.info.balance);
+        let paid_wei = after_wei.saturating_sub(before_wei);
+        if !accepts(paid_wei) {
+            return Ok(Err(paid_wei));
         }
+        self.evm.commit(executed.state);
+        Ok(Ok(outcome(executed.result)))
     }
 
     /// Makes the closing system calls and returns the block's EIP-7685 requests, type byte first, empty ones left out.
@@ -154,6 +170,14 @@ impl Executor {
 #[must_use]
 pub fn requests_hash(requests: &[Bytes]) -> B256 {
     eip7685::Requests::new(requests.to_vec()).requests_hash()
+}
+
+fn execution_error(error: EVMError<WorldError>) -> ExecutionError {
+    match error {
+        EVMError::Transaction(invalid) => ExecutionError::Invalid(invalid),
+        EVMError::Database(error) => ExecutionError::World(error),
+        other => ExecutionError::Other(other.to_string()),
+    }
 }
 
 fn push_request(requests: &mut Vec<Bytes>, request_type: u8, payload: &[u8]) {

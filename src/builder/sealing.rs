@@ -14,8 +14,8 @@ use alloy_rlp::Encodable;
 use crate::builder::block::{OpenBlock, PlacedTx, SealedBlock};
 use crate::builder::execution::requests_hash;
 use crate::primitives::{B256, Bloom, Bytes, Sequence};
-use crate::state::bloom::BloomAccumulator;
-use crate::state::list_root::ListRoot;
+use crate::state::bloom::{BloomCache, accrue};
+use crate::state::ListRoot;
 use crate::state::{Snapshot, StateChanges, StateError, StateStore};
 
 /// What the builder hands over when a block ends.
@@ -32,7 +32,7 @@ pub struct Sealer {
     transactions: ListRoot,
     receipts: ListRoot,
     bloom: Bloom,
-    bloom_words: BloomAccumulator,
+    bloom_words: BloomCache,
     /// Transactions of the open block already taken up.
     taken: usize,
     scratch: Vec<u8>,
@@ -44,7 +44,7 @@ impl Default for Sealer {
             transactions: ListRoot::new(),
             receipts: ListRoot::new(),
             bloom: Bloom::ZERO,
-            bloom_words: BloomAccumulator::default(),
+            bloom_words: BloomCache::new(),
             taken: 0,
             scratch: Vec::with_capacity(4_096),
         }
@@ -135,7 +135,7 @@ impl Sealer {
     fn push_receipt(&mut self, block: &OpenBlock, tx: &PlacedTx) {
         let mut bloom = Bloom::ZERO;
         for log in block.logs_of(tx) {
-            self.bloom_words.accrue(&mut bloom, &log.address, log.topics());
+            accrue(&mut self.bloom_words, &mut bloom, &log.address, log.topics());
         }
         self.bloom |= bloom;
         self.scratch.clear();

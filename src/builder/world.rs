@@ -47,6 +47,12 @@ impl WorldAccount {
     }
 }
 
+impl Default for WorldAccount {
+    fn default() -> Self {
+        Self::ABSENT
+    }
+}
+
 struct CachedAccount {
     now: WorldAccount,
     /// The block that last changed it; its first change in a block puts it on the dirty list.
@@ -147,6 +153,37 @@ impl World {
         Ok(self.cached_slot(address, slot)?.now)
     }
 
+    /// The account under the open block, for a reader outside execution: the cache does not grow by it.
+    ///
+    /// # Errors
+    /// When the state below cannot be read.
+    pub fn peek_account(&self, address: Address) -> Result<WorldAccount, WorldError> {
+        match self.accounts.get(&address) {
+            Some(cached) => Ok(cached.now),
+            None => self.sealed_account(&address),
+        }
+    }
+
+    /// The slot under the open block, for a reader outside execution.
+    ///
+    /// # Errors
+    /// When the state below cannot be read.
+    pub fn peek_slot(&self, address: Address, slot: U256) -> Result<U256, WorldError> {
+        match self.slots.get(&(address, slot)) {
+            Some(cached) => Ok(cached.now),
+            None if self.accounts.get(&address).is_some_and(|cached| cached.storage_cleared) => Ok(U256::ZERO),
+            None => Ok(self.snapshot.storage(&address, slot)?),
+        }
+    }
+
+    /// The account after the last sealed block.
+    ///
+    /// # Errors
+    /// When the state cannot be read.
+    pub fn sealed_account(&self, address: &Address) -> Result<WorldAccount, WorldError> {
+        sealed_account(&self.snapshot, address)
+    }
+
     /// Code by hash, empty for the empty hash.
     ///
     /// # Errors
@@ -206,12 +243,7 @@ impl World {
         match self.accounts.entry(address) {
             Entry::Occupied(entry) => Ok(entry.into_mut()),
             Entry::Vacant(entry) => {
-                let now = self.snapshot.account(&address)?.map_or(WorldAccount::ABSENT, |account| WorldAccount {
-                    nonce: account.nonce,
-                    balance_wei: account.balance_wei,
-                    code_hash: account.code_hash,
-                    exists: true,
-                });
+                let now = sealed_account(&self.snapshot, &address)?;
                 Ok(entry.insert(CachedAccount { now, dirty_block: 0, storage_cleared: false }))
             }
         }
@@ -310,6 +342,15 @@ impl World {
         self.new_codes.push((hash, code.original_bytes()));
         self.codes.insert(hash, code);
     }
+}
+
+fn sealed_account(snapshot: &Snapshot, address: &Address) -> Result<WorldAccount, WorldError> {
+    Ok(snapshot.account(address)?.map_or(WorldAccount::ABSENT, |account| WorldAccount {
+        nonce: account.nonce,
+        balance_wei: account.balance_wei,
+        code_hash: account.code_hash,
+        exists: true,
+    }))
 }
 
 impl Database for World {
