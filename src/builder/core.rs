@@ -7,11 +7,10 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use alloy_eips::eip1559::{BaseFeeParams, calc_next_block_base_fee};
 use foldhash::fast::RandomState;
 use revm::context::result::InvalidTransaction;
 
-use crate::builder::block::{BlockContext, Heads, OpenBlock, SealedBlock, StateDiff};
+use crate::builder::block::{BlockContext, Heads, OpenBlock, SealedBlock, StateDiff, next_base_fee_wei};
 use crate::builder::clock::next_timestamp;
 use crate::builder::conditions;
 use crate::builder::execution::{ExecutableTx, ExecutionError, Executor};
@@ -124,24 +123,25 @@ pub struct Core {
 }
 
 impl Core {
-    /// A core that continues after `parent`; `world` stands on the same state.
+    /// A core that continues after the last of `recent` (oldest first); `executor` stands on the same state.
     #[must_use]
     pub fn new(
         settings: CoreSettings,
-        fork_at: Box<dyn Fn(u64) -> Fork + Send>,
-        executor: Executor,
         pool: Mempool<Payload>,
+        executor: Executor,
         slabs: Vec<SlabReader>,
-        parent: Arc<SealedBlock>,
+        recent: Vec<Arc<SealedBlock>>,
+        fork_at: Box<dyn Fn(u64) -> Fork + Send>,
         now: Now,
     ) -> Self {
+        let parent = Arc::clone(recent.last().expect("the caller brings at least the block to continue after"));
         let mut core = Self {
             settings,
             fork_at,
             executor,
             pool,
             slabs,
-            recent: VecDeque::from([Arc::clone(&parent)]),
+            recent: recent.into(),
             phase: Phase::Idle,
             sequence: parent.sequence,
             parent,
@@ -163,19 +163,12 @@ impl Core {
     /// The tip as other threads shall see it.
     #[must_use]
     pub fn heads(&self) -> Arc<Heads> {
-        let latest = Arc::clone(&self.parent);
-        Arc::new(Heads {
-            safe_number: latest.header.number,
-            finalized_number: latest.header.number,
-            recent: self.recent.iter().cloned().collect(),
-            open: match &self.phase {
-                Phase::Idle => None,
-                Phase::Filling(filling) => Some(Arc::clone(filling.filler.block())),
-                Phase::Sealing(block) => Some(Arc::clone(block)),
-            },
-            next_base_fee_wei: self.next_base_fee_wei(),
-            latest,
-        })
+        let open = match &self.phase {
+            Phase::Idle => None,
+            Phase::Filling(filling) => Some(Arc::clone(filling.filler.block())),
+            Phase::Sealing(block) => Some(Arc::clone(block)),
+        };
+        Arc::new(Heads::new(self.recent.iter().cloned().collect(), open))
     }
 
     /// Handles one message of an ingress shard.
@@ -561,13 +554,7 @@ impl Core {
     }
 
     fn next_base_fee_wei(&self) -> u64 {
-        let parent = &self.parent.header;
-        calc_next_block_base_fee(
-            parent.gas_used,
-            parent.gas_limit,
-            parent.base_fee_per_gas.unwrap_or_default(),
-            BaseFeeParams::ethereum(),
-        )
+        next_base_fee_wei(&self.parent.header)
     }
 
     // ---- reads --------------------------------------------------------------------------------------------------------------------

@@ -76,7 +76,7 @@ pub fn genesis_block<S: StateStore<Reader = Snapshot>>(spec: &ChainSpec, store: 
     })
 }
 
-/// Executes everything after block 0 and returns the tip's last blocks, oldest first, and an executor that stands on it.
+/// Executes everything after block 0 and returns the tip's last blocks, oldest first, and the world that stands on it.
 ///
 /// # Errors
 /// The first block that does not come out as stored.
@@ -85,7 +85,7 @@ pub fn replay<S: StateStore<Reader = Snapshot>>(
     chain: &ChainReader,
     store: &mut S,
     first: SealedBlock,
-) -> Result<(Vec<Arc<SealedBlock>>, Executor), ReplayError> {
+) -> Result<(Vec<Arc<SealedBlock>>, World), ReplayError> {
     let mut world = World::new(first.state.clone());
     world.set_block_hash(0, first.hash);
     let fork = spec.fork_at(first.header.timestamp);
@@ -104,7 +104,7 @@ pub fn replay<S: StateStore<Reader = Snapshot>>(
         }
         store.reclaim()?;
     }
-    Ok((recent, executor))
+    Ok((recent, executor.into_world()))
 }
 
 fn replay_block<S: StateStore<Reader = Snapshot>>(
