@@ -13,7 +13,11 @@ use crate::ring::{Consumer, Doorbell};
 ///
 /// # Errors
 /// A failed write: what is sealed can no longer be kept, so the process must stop.
-pub fn run(mut writer: ChainWriter, mut inbox: Consumer<ChainMessage>, doorbell: &Arc<Doorbell>) -> Result<(), ChainError> {
+pub fn run(
+    mut writer: ChainWriter,
+    mut inbox: Consumer<ChainMessage>,
+    doorbell: &Arc<Doorbell>,
+) -> Result<(), ChainError> {
     doorbell.adopt_current_thread();
     let mut recorder = Recorder::default();
     loop {

@@ -209,7 +209,8 @@ impl Database for CallState<'_> {
     }
 
     fn code_by_hash(&mut self, code_hash: B256) -> Result<Bytecode, Self::Error> {
-        let overridden = self.overrides.values().find_map(|account| account.code.as_ref().filter(|(hash, _)| *hash == code_hash));
+        let overridden =
+            self.overrides.values().find_map(|account| account.code.as_ref().filter(|(hash, _)| *hash == code_hash));
         match overridden {
             Some((_, bytecode)) => Ok(bytecode.clone()),
             None => Ok(Bytecode::new_raw(self.code(&code_hash)?)),

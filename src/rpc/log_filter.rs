@@ -58,7 +58,9 @@ impl LogFilter {
         };
         let positions = fields.array("topics")?.unwrap_or_default();
         if positions.len() > TOPICS_MAX {
-            return Err(fields.invalid("topics", format!("{} positions, a log has at most {TOPICS_MAX}", positions.len())));
+            return Err(
+                fields.invalid("topics", format!("{} positions, a log has at most {TOPICS_MAX}", positions.len()))
+            );
         }
         let mut topics = Vec::with_capacity(positions.len());
         for position in positions {

@@ -1,8 +1,8 @@
 //! A block's changes on a version: storage tries first, then the account trie that holds their roots.
 
 use alloy_primitives::B256;
-use rayon::prelude::*;
 use rayon::ThreadPool;
+use rayon::prelude::*;
 
 use super::Version;
 use super::node::{Key, Link, Node, Position, Slot, WIDTH, key_words};
@@ -232,7 +232,10 @@ fn storage_changes(accounts: &[AccountChange], spread: bool) -> Result<Vec<Vec<C
         let mut changes: Vec<Change> = keys
             .into_iter()
             .zip(&account.storage)
-            .map(|(key, (_, value))| Change { key, value: if value.is_zero() { Value::Delete } else { Value::Slot(*value) } })
+            .map(|(key, (_, value))| Change {
+                key,
+                value: if value.is_zero() { Value::Delete } else { Value::Slot(*value) },
+            })
             .collect();
         changes.sort_unstable_by_key(|change| change.key);
         if changes.windows(2).any(|pair| pair[0].key == pair[1].key) {
@@ -264,7 +267,8 @@ fn storage_tries<'c>(
 ) -> Result<Vec<Trie<'c>>, StateError> {
     let of_account = |(index, changes): (usize, &'c Vec<Change>)| {
         let old = if accounts[index].storage_cleared { None } else { parent.account_leaf(&keys[index])? };
-        let old = old.map_or(empty_link(), |leaf| Link { node: leaf.storage, slot: Slot::hash(leaf.account.storage_root) });
+        let old =
+            old.map_or(empty_link(), |leaf| Link { node: leaf.storage, slot: Slot::hash(leaf.account.storage_root) });
         Ok(Trie { old, changes })
     };
     let indexes: Vec<usize> = (0..accounts.len()).filter(|index| has_storage_changes(&accounts[*index])).collect();

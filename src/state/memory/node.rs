@@ -381,7 +381,11 @@ fn encode_branch(branch: &Branch<'_>, out: &mut Vec<u8>) {
     let payload_bytes = if branch.embedded == 0 {
         33 * count + WIDTH - count + 1
     } else {
-        (0..WIDTH).map(|nibble| branch.child(nibble)).map(|link| if link.node == 0 { 1 } else { link.slot.rlp_bytes() }).sum::<usize>() + 1
+        (0..WIDTH)
+            .map(|nibble| branch.child(nibble))
+            .map(|link| if link.node == 0 { 1 } else { link.slot.rlp_bytes() })
+            .sum::<usize>()
+            + 1
     };
     list_header(payload_bytes, out);
     let mut ordinal = 0;

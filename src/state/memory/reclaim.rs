@@ -13,6 +13,10 @@ pub const OVERDUE_WORDS: usize = 8 << 20;
 #[derive(Clone, Copy, Default)]
 pub struct Cursor {}
 
-pub fn reclaim(_version: &Version, _segment_next: &mut u32, _budget_words: usize) -> Result<Option<Version>, StateError> {
+pub fn reclaim(
+    _version: &Version,
+    _segment_next: &mut u32,
+    _budget_words: usize,
+) -> Result<Option<Version>, StateError> {
     Ok(None)
 }

@@ -43,7 +43,9 @@ impl Model {
     }
 
     fn storage_root(storage: &BTreeMap<U256, U256>) -> B256 {
-        trie_root(storage.iter().map(|(slot, value)| (oracle_keccak256(slot.to_be_bytes::<32>()), alloy_rlp::encode(value))))
+        trie_root(
+            storage.iter().map(|(slot, value)| (oracle_keccak256(slot.to_be_bytes::<32>()), alloy_rlp::encode(value))),
+        )
     }
 
     fn root(&self) -> B256 {
@@ -266,7 +268,8 @@ fn repeated_accounts_and_slots_are_refused() {
 fn codes_are_kept_by_version() {
     let mut store = store();
     let mut reader = store.empty();
-    let code = |number: u16| (B256::left_padding_from(&number.to_be_bytes()), Bytes::from(number.to_be_bytes().to_vec()));
+    let code =
+        |number: u16| (B256::left_padding_from(&number.to_be_bytes()), Bytes::from(number.to_be_bytes().to_vec()));
     for number in 1..200 {
         let changes = StateChanges { accounts: vec![], codes: vec![code(number), code(number / 2)] };
         reader = store.commit(&reader, &changes).unwrap();
@@ -320,7 +323,8 @@ fn genesis_equals_the_oracle() {
 
 #[test]
 fn account_encoding_equals_alloy() {
-    let account = Account { nonce: u64::MAX, balance_wei: U256::MAX, code_hash: CODE_HASH_EMPTY, storage_root: ROOT_EMPTY };
+    let account =
+        Account { nonce: u64::MAX, balance_wei: U256::MAX, code_hash: CODE_HASH_EMPTY, storage_root: ROOT_EMPTY };
     for account in [account, Account { nonce: 0, balance_wei: U256::ZERO, ..account }] {
         let info = AccountInfo { nonce: account.nonce, balance_wei: account.balance_wei, code_hash: account.code_hash };
         let mut expected = Vec::new();
