@@ -6,6 +6,7 @@ use rayon::prelude::*;
 
 use super::Version;
 use super::node::{Key, Link, Node, Position, Slot, WIDTH, key_words};
+use super::reclaim::Cursor;
 use super::segment::Segments;
 use super::writer::{AccountUpdate, Change, StorageUpdate, Value, Writer, group_len, root_hash};
 use crate::crypto::keccak::keccak256_each;
@@ -37,7 +38,6 @@ struct Trie<'a> {
 
 /// What a commit works on: the segments of the new version so far.
 struct Commit<'p> {
-    pool: &'p ThreadPool,
     segments: Segments,
     segment_next: &'p mut u32,
 }
@@ -49,7 +49,7 @@ pub fn commit(
     changes: &StateChanges,
 ) -> Result<Version, StateError> {
     let change_count: usize = changes.accounts.iter().map(|change| 1 + change.storage.len()).sum();
-    let mut commit = Commit { pool, segments: parent.segments.clone(), segment_next };
+    let mut commit = Commit { segments: parent.segments.clone(), segment_next };
     let root = if change_count < SPREAD_CHANGES {
         commit.apply(parent, &changes.accounts, false)?
     } else {
@@ -57,13 +57,8 @@ pub fn commit(
     };
     let mut codes = parent.codes.clone();
     codes.add(&changes.codes);
-    Ok(Version {
-        root: root_hash(&root),
-        root_node: root.node,
-        segments: commit.segments,
-        codes,
-        cursor: parent.cursor,
-    })
+    let cursor = if parent.root_node == 0 { Cursor::fresh(commit.segments.word_count()) } else { parent.cursor };
+    Ok(Version { root: root_hash(&root), root_node: root.node, segments: commit.segments, codes, cursor })
 }
 
 impl Commit<'_> {

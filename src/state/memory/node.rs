@@ -43,7 +43,6 @@ const FLAG_STORAGE: u64 = 1 << 9;
 const FLAG_CHILD_EMBEDDED: u64 = 1 << 8;
 
 const EXTENSION_WORDS: usize = 10;
-const LEAF_KEY_WORDS: usize = 5;
 const ACCOUNT_WORDS_MIN: usize = 10;
 const SLOT_WORDS: usize = 9;
 

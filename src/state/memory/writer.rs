@@ -117,11 +117,6 @@ impl<'a> Writer<'a> {
         }
     }
 
-    /// Changes the accounts that later updates name.
-    pub fn set_updates(&mut self, updates: &'a [AccountUpdate]) {
-        self.updates = updates;
-    }
-
     /// Applies changes, sorted by key, to the subtree that hangs at `depth` as `old`. The result is root number `n` of [`Self::hash`],
     /// counting from 0 since the last.
     pub fn update_root(&mut self, old: Link, depth: usize, changes: &[Change]) -> Result<(), StateError> {
@@ -369,7 +364,7 @@ impl<'a> Writer<'a> {
     /// Writes the leaf of a live change, or names the old one when nothing differs.
     fn leaf(&mut self, change: &Change, old: Option<OldLeaf>) -> Result<Position, StateError> {
         let old = match old {
-            Some(OldLeaf { node, replaced: true, .. }) => Some((node, self.segments.node(node)?)),
+            Some(OldLeaf { key, node, .. }) if key == change.key => Some((node, self.segments.node(node)?)),
             _ => None,
         };
         let word = self.next_word()?;
