@@ -80,6 +80,7 @@ pub struct BenchChain {
     parent: Snapshot,
     scratch: Vec<u8>,
     next_token: u32,
+    following: Option<Arc<OpenBlock>>,
 }
 
 impl BenchChain {
@@ -132,6 +133,7 @@ impl BenchChain {
             parent,
             scratch: Vec::new(),
             next_token: 0,
+            following: None,
         }
     }
 
@@ -188,7 +190,7 @@ impl BenchChain {
     pub fn settle(&mut self) -> NextTurn {
         loop {
             let next = self.core.turn(self.now, &mut self.effects).expect("no fatal error");
-            let did_seal = self.seal_closed();
+            let did_seal = self.seal();
             if next != NextTurn::Now && !did_seal {
                 return next;
             }
@@ -228,10 +230,21 @@ impl BenchChain {
         &self.parent
     }
 
-    fn seal_closed(&mut self) -> bool {
-        if self.effects.opened.pop_front().is_some() {
+    /// Takes up what was placed since the last call, as the state thread does while a block is open.
+    pub fn follow(&mut self) -> usize {
+        if let Some(block) = self.effects.opened.pop_front() {
             self.sealer.begin();
+            self.following = Some(block);
         }
+        self.following.as_deref().map_or(0, |block| self.sealer.follow(block))
+    }
+
+    /// Seals the block that was closed, if there is one.
+    ///
+    /// # Panics
+    /// When the state cannot be committed.
+    pub fn seal(&mut self) -> bool {
+        self.follow();
         let Some(closed) = self.effects.closed.pop_front() else { return false };
         let sealed = self
             .sealer
