@@ -120,6 +120,7 @@ pub struct Running {
     /// Threads whose end ends the process: builder, state, chain.
     core_threads: Vec<Worker>,
     shard_threads: Vec<Worker>,
+    /// Query threads, and the one that syncs the chain database.
     query_threads: Vec<Worker>,
     temporary_dir: Option<PathBuf>,
 }
@@ -151,6 +152,10 @@ pub fn launch(config: &Config, spec: &ChainSpec, rpc: &crate::rpc::Settings) -> 
     let shared = Arc::new(Shared::new(heads, shard_count));
     let cores = Cores::of(config, shard_count);
 
+    let (syncer, sync_reader, sync_shared) = (opened.writer.syncer(), opened.reader.clone(), Arc::clone(&shared));
+    let sync_thread = spawn("chain-sync", None, move || {
+        crate::chain::thread::run_syncer(&syncer, &sync_reader, &sync_shared).map_err(|error| error.to_string())
+    })?;
     let mut core_threads = Vec::new();
     core_threads.push(spawn("chain", None, move || {
         crate::chain::thread::run(opened.writer, chain_rx, &chain_bell).map_err(|error| error.to_string())
@@ -182,8 +187,9 @@ pub fn launch(config: &Config, spec: &ChainSpec, rpc: &crate::rpc::Settings) -> 
         cores.builder,
     )?);
 
-    let query_threads =
+    let mut query_threads =
         spawn_queries(config, spec, rpc, &opened.reader, &shared, wiring.query_rx, wiring.query_shards)?;
+    query_threads.push(sync_thread);
     let shard_bells = wiring.shards.iter().map(|end| Arc::clone(&end.doorbell)).collect();
     let (shard_threads, address) = spawn_shards(wiring.shards, &shared, &cores)?;
     Ok(Running {

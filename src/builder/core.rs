@@ -680,3 +680,6 @@ fn invalid_reason(invalid: &InvalidTransaction) -> Invalid {
         _ => Invalid::Execution("invalid at its place in the block"),
     }
 }
+
+#[cfg(test)]
+mod tests;

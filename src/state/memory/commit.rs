@@ -6,6 +6,7 @@ use rayon::prelude::*;
 
 use super::Version;
 use super::node::{Key, Link, Node, Position, Slot, WIDTH, key_words};
+use super::reclaim::Cursor;
 use super::segment::Segments;
 use super::writer::{AccountUpdate, Change, StorageUpdate, Value, Writer, group_len, root_hash};
 use crate::crypto::keccak::keccak256_each;
@@ -37,7 +38,6 @@ struct Trie<'a> {
 
 /// What a commit works on: the segments of the new version so far.
 struct Commit<'p> {
-    pool: &'p ThreadPool,
     segments: Segments,
     segment_next: &'p mut u32,
 }
@@ -49,7 +49,7 @@ pub fn commit(
     changes: &StateChanges,
 ) -> Result<Version, StateError> {
     let change_count: usize = changes.accounts.iter().map(|change| 1 + change.storage.len()).sum();
-    let mut commit = Commit { pool, segments: parent.segments.clone(), segment_next };
+    let mut commit = Commit { segments: parent.segments.clone(), segment_next };
     let root = if change_count < SPREAD_CHANGES {
         commit.apply(parent, &changes.accounts, false)?
     } else {
@@ -57,19 +57,14 @@ pub fn commit(
     };
     let mut codes = parent.codes.clone();
     codes.add(&changes.codes);
-    Ok(Version {
-        root: root_hash(&root),
-        root_node: root.node,
-        segments: commit.segments,
-        codes,
-        cursor: parent.cursor,
-    })
+    let cursor = if parent.root_node == 0 { Cursor::fresh(commit.segments.word_count()) } else { parent.cursor };
+    Ok(Version { root: root_hash(&root), root_node: root.node, segments: commit.segments, codes, cursor })
 }
 
 impl Commit<'_> {
     fn apply(&mut self, parent: &Version, accounts: &[AccountChange], spread: bool) -> Result<Link, StateError> {
         let keys = hash_keys(accounts.len(), spread, |index| accounts[index].address.as_slice());
-        let order = sorted(&keys);
+        let order = sorted(&keys, spread);
         if let Some(pair) = order.windows(2).find(|pair| keys[pair[0]] == keys[pair[1]]) {
             return Err(StateError::AccountRepeated { address: accounts[pair[0]].address });
         }
@@ -112,7 +107,8 @@ impl Commit<'_> {
         let first_segment = *self.segment_next;
         let segments = &self.segments;
         let work = |(bin, pieces): (usize, &&[Piece<'_>])| {
-            let mut writer = Writer::new(segments, first_segment + bin as u32, updates);
+            let change_count = pieces.iter().map(|piece| piece.changes.len()).sum();
+            let mut writer = Writer::new(segments, first_segment + bin as u32, updates, change_count);
             for piece in *pieces {
                 writer.update_root(piece.old, usize::from(piece.digit.is_some()), piece.changes)?;
             }
@@ -147,7 +143,7 @@ impl Commit<'_> {
             return Ok(());
         }
         let segment = *self.segment_next;
-        let mut writer = Writer::new(&self.segments, segment, &[]);
+        let mut writer = Writer::new(&self.segments, segment, &[], 0);
         for (_, children) in split {
             writer.join_root(children)?;
         }
@@ -284,9 +280,13 @@ fn empty_link() -> Link {
 }
 
 /// The order of keys.
-fn sorted(keys: &[Key]) -> Vec<usize> {
+fn sorted(keys: &[Key], spread: bool) -> Vec<usize> {
     let mut order: Vec<usize> = (0..keys.len()).collect();
-    order.sort_unstable_by_key(|index| keys[*index]);
+    if spread {
+        order.par_sort_unstable_by_key(|index| keys[*index]);
+    } else {
+        order.sort_unstable_by_key(|index| keys[*index]);
+    }
     order
 }
 

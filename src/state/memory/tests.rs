@@ -1,3 +1,5 @@
+#![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
+
 use std::collections::BTreeMap;
 
 use alloy_primitives::{address, keccak256 as oracle_keccak256};
@@ -111,6 +113,39 @@ fn check_account(reader: &Reader, model: &Model, address: &Address, slots: &[U25
     }
 }
 
+/// One step of a pass on the newest version, whether worth it or not.
+fn step(store: &mut MemoryStore, fuel_words: usize) -> Reader {
+    let newest = store.retained.pop_back().unwrap();
+    let version = reclaim::step(&newest.version, &mut store.segment_next, fuel_words).unwrap();
+    let moved = Reader { version: Arc::new(version) };
+    store.retained.push_back(moved.clone());
+    moved
+}
+
+/// Reads every node of a version and counts the accounts.
+fn all_accounts(reader: &Reader) -> usize {
+    walk(&reader.version.segments, reader.version.root_node).0
+}
+
+/// Account leaves and words of the nodes below `node`.
+fn walk(segments: &Segments, position: Position) -> (usize, usize) {
+    if position == 0 {
+        return (0, 0);
+    }
+    let node = segments.node(position).unwrap();
+    let words = node.word_count();
+    let add = |sum: (usize, usize), child: &Position| {
+        let (accounts, words) = walk(segments, *child);
+        (sum.0 + accounts, sum.1 + words)
+    };
+    match node {
+        Node::Branch(branch) => branch.children.iter().fold((0, words), add),
+        Node::Extension(extension) => add((0, words), &extension.child.node),
+        Node::Account(leaf) => add((1, words), &leaf.storage),
+        Node::Slot(_) => (0, words),
+    }
+}
+
 fn test_address(number: u64) -> Address {
     Address::left_padding_from(&number.to_be_bytes())
 }
@@ -146,7 +181,9 @@ proptest! {
 
     /// Histories with deletions, cleared storage, roll-backs to older versions, and moved nodes.
     #[test]
-    fn histories(steps in prop::collection::vec((changes_strategy(), 0usize..4, any::<bool>()), 1..14)) {
+    fn histories(
+        steps in prop::collection::vec((changes_strategy(), 0usize..4, prop::option::of(1usize..4_000)), 1..14),
+    ) {
         let mut store = store();
         let mut versions = vec![(store.empty(), Model::default())];
         for (changes, back, reclaim) in steps {
@@ -158,8 +195,11 @@ proptest! {
                 (0..62).step_by(5).map(|number| (test_address(number), (0..42).step_by(7).map(U256::from).collect())).collect();
             check(&reader, &model, &probes);
             versions.push((reader, model));
-            if reclaim {
-                store.reclaim().unwrap();
+            if let Some(fuel_words) = reclaim {
+                let moved = step(&mut store, fuel_words);
+                let (_, model) = &versions[versions.len() - 1];
+                check(&moved, model, &probes);
+                prop_assert_eq!(all_accounts(&moved), model.accounts.len());
             }
         }
         for (reader, model) in &versions[1..] {
@@ -186,7 +226,7 @@ proptest! {
                     Change { key: key_words(key), value }
                 })
                 .collect();
-            let mut writer = Writer::new(&segments, segment, &[]);
+            let mut writer = Writer::new(&segments, segment, &[], changes.len());
             writer.update_root(root, 0, &changes).unwrap();
             root = writer.hash().unwrap()[0];
             let words = writer.into_words();
@@ -248,6 +288,64 @@ fn many_accounts_spread_over_the_pool() {
     let gone = |address| AccountChange { address, account: None, storage_cleared: false, storage: Vec::new() };
     let changes = StateChanges { accounts: all.map(gone).collect(), codes: Vec::new() };
     assert_eq!(store.commit(&reader, &changes).unwrap().root(), ROOT_EMPTY);
+}
+
+/// Small blocks for long: memory and the number of segments stay bounded, and passes do end.
+#[test]
+fn space_is_reclaimed() {
+    let mut prng = SmallRng::seed_from_u64(11);
+    let mut store = store();
+    let mut model = Model::default();
+    let mut reader = store.empty();
+    let mut peak_bytes = 0;
+    for round in 0..6_000u64 {
+        let number = if round < 300 { round } else { prng.random_range(0..300) };
+        let storage =
+            (0..20).map(|slot| (U256::from(prng.random_range(0..500) + slot * 500), U256::from(round + 1))).collect();
+        let change = AccountChange {
+            address: test_address(number),
+            account: Some(info(round)),
+            storage_cleared: round % 7 == 0,
+            storage,
+        };
+        let changes = StateChanges { accounts: vec![change], codes: vec![] };
+        reader = store.commit(&reader, &changes).unwrap();
+        model.apply(&changes);
+        store.reclaim().unwrap();
+        peak_bytes = peak_bytes.max(reader.node_bytes());
+    }
+    let moved = store.retained(&reader.root()).unwrap();
+    assert_eq!(moved.root(), model.root());
+    assert_eq!(all_accounts(&moved), model.accounts.len());
+    let live_bytes = walk(&moved.version.segments, moved.version.root_node).1 * 8;
+    println!("live {live_bytes} bytes, peak {peak_bytes} bytes, {} segments", moved.segment_count());
+    assert!(peak_bytes < 4 * live_bytes + (2 << 20), "{peak_bytes} for {live_bytes} live");
+    assert!(moved.segment_count() < 4_000);
+}
+
+/// A deleted account's storage must not pass to the account that takes its place in the trie.
+#[test]
+fn storage_stays_with_its_account() {
+    let mut store = store();
+    let mut model = Model::default();
+    let change = |number, account, storage| AccountChange {
+        address: test_address(number),
+        account,
+        storage_cleared: false,
+        storage,
+    };
+    let first = vec![change(9, Some(info(0)), vec![(U256::ZERO, U256::from(1))])];
+    let second = vec![change(9, None, vec![]), change(0, Some(info(0)), vec![])];
+    let third = vec![change(9, Some(info(4)), vec![(U256::from(7), U256::from(8))])];
+    let fourth = vec![change(9, None, vec![(U256::from(7), U256::from(9))])];
+    let mut reader = store.empty();
+    for accounts in [first, second, third, fourth] {
+        let changes = StateChanges { accounts, codes: vec![] };
+        reader = store.commit(&reader, &changes).unwrap();
+        model.apply(&changes);
+        let probe = |number| (test_address(number), vec![U256::ZERO, U256::from(7)]);
+        check(&reader, &model, &[probe(0), probe(9)]);
+    }
 }
 
 #[test]
