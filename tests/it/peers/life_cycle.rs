@@ -1,6 +1,8 @@
 //! What a newcomer and an operator see of the process: a quick start, a clean end, a chain that is kept.
 
 use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -27,6 +29,31 @@ fn start_and_stop() -> Duration {
     let duration = sequencer.start_duration;
     sequencer.stop();
     duration
+}
+
+/// Issue 3: one thousand idle connections cost under 20 MiB.
+#[test]
+fn a_thousand_idle_connections_are_cheap() {
+    let _turn = super::turn();
+    let sequencer = Sequencer::start("osaka");
+    let before = sequencer.resident_bytes();
+    let request = "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 59\r\n\r\n\
+        {\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"eth_chainId\",\"params\":[]}";
+    let mut connections = Vec::with_capacity(1_000);
+    for index in 0..1_000 {
+        let mut connection = TcpStream::connect(("127.0.0.1", sequencer.port)).expect("the node takes connections");
+        connection.set_read_timeout(Some(MINED_LIMIT)).expect("a positive timeout is valid");
+        connection.write_all(request.as_bytes()).expect("loopback takes a few bytes");
+        // Idle means that buffers were needed once: each connection has had its answer.
+        let count = connection.read(&mut [0; 1_024]).expect("an answer comes");
+        assert!(count > 0, "connection {index} was closed");
+        connections.push(connection);
+    }
+    let growth = sequencer.resident_bytes().saturating_sub(before);
+    println!("1,000 idle connections: {:.1} MiB", growth as f64 / f64::from(1 << 20));
+    assert!(growth < 20 << 20, "1,000 idle connections cost {growth} bytes");
+    drop(connections);
+    sequencer.stop();
 }
 
 #[test]
