@@ -1,14 +1,26 @@
-//! The JSON-RPC methods.
+//! The JSON-RPC methods: a name and raw parameters in, the bytes of a result out.
+//!
+//! Owner: nobody. Shards call `plan` and the renderers, query threads call `execute`; everything here is pure except `query_pool.rs`.
+//! Invariants: nothing is shown that is newer than the durable sequence of the view it is read through, or it carries the sequence
+//! that the shard must wait for. Deliberately absent: sockets, HTTP, the envelope (`jsonrpc`, `id`), filters by polling.
 
-/// A JSON-RPC error as the client sees it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RpcError {
-    pub code: i32,
-    pub message: String,
-    /// Raw JSON of `data`, when there is any.
-    pub data: Option<String>,
-}
+pub mod method;
 
-/// Every method that is served.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Method {}
+pub mod error;
+pub mod json;
+pub mod limits;
+pub mod params;
+
+pub mod source;
+pub mod view;
+
+pub mod encode;
+
+pub mod history;
+
+pub mod call;
+pub mod call_request;
+pub mod call_state;
+
+pub use error::RpcError;
+pub use method::{Class, Method};
