@@ -1,1 +1,71 @@
+//! Every capacity and deadline, with its reason. Pools are sums, one line per consumer; relations are asserted at compile time.
 
+/// Accounts that the builder's flat cache starts with room for: a block of 10,000 transfers between strangers.
+pub const WORLD_ACCOUNTS_START: usize = 32_768;
+/// Above it the cache is emptied between blocks: 1 M accounts of about 120 bytes.
+pub const WORLD_ACCOUNTS_MAX: usize = 1_048_576;
+/// Above it the slot cache is emptied between blocks: 1 M slots of about 140 bytes.
+pub const WORLD_SLOTS_MAX: usize = 1_048_576;
+/// Above it the code cache is emptied between blocks: 4,096 codes of at most 24 KiB.
+pub const WORLD_CODES_MAX: usize = 4_096;
+
+/// Bytes of a block's RLP (EIP-7934: 10 MiB less a safety margin of 2 MiB).
+pub const BLOCK_RLP_BYTES_MAX: usize = 8 * 1_048_576;
+/// Header, list headers and slack inside [`BLOCK_RLP_BYTES_MAX`].
+pub const BLOCK_OVERHEAD_BYTES_MAX: usize = 1_024;
+/// Encoded bytes of one pooled transaction.
+pub const TX_BYTES_MAX: usize = 65_536;
+/// RLP string header around a transaction of at most [`TX_BYTES_MAX`] bytes.
+pub const TX_ITEM_HEADER_BYTES_MAX: usize = 5;
+/// Transactions of the open block's body.
+pub const BLOCK_BODY_BYTES_MAX: usize = BLOCK_RLP_BYTES_MAX - BLOCK_OVERHEAD_BYTES_MAX;
+/// Gas of one transaction on every fork (EIP-7825's cap, our policy before Osaka).
+pub const TX_GAS_MAX: u64 = 16_777_216;
+/// A block closes before its logs could exceed what readers index with 32 bits and what memory should hold: 1 M logs.
+pub const BLOCK_LOGS_MAX: usize = 1_048_576;
+/// LOG0 costs 375 gas.
+pub const TX_LOGS_MAX: usize = (TX_GAS_MAX / 375) as usize;
+/// A block closes before its changes exceed this: 4 M entries of about 110 bytes.
+pub const BLOCK_DIFFS_MAX: usize = 4_194_304;
+/// A warm SSTORE costs 100 gas, but a slot changes at most once per transaction in the diff; a cold slot costs 2,100.
+pub const TX_DIFFS_MAX: usize = (TX_GAS_MAX / 2_100) as usize + 1_024;
+const _: () = assert!(TX_LOGS_MAX < BLOCK_LOGS_MAX && TX_DIFFS_MAX < BLOCK_DIFFS_MAX);
+const _: () = assert!(TX_BYTES_MAX + TX_ITEM_HEADER_BYTES_MAX < BLOCK_BODY_BYTES_MAX);
+/// Cheapest transaction: a block with less gas left is full.
+pub const TX_GAS_MIN: u64 = 21_000;
+/// Below every signed transaction's size: a body with less room is full.
+pub const TX_BYTES_MIN: usize = 100;
+
+/// Transactions that one turn of the builder's loop executes before it looks at its rings again: about 0.3 ms of transfers.
+pub const EXECUTIONS_PER_TURN: usize = 256;
+/// Messages taken from one shard in one turn of the builder's loop: about 0.2 ms of admissions.
+pub const MESSAGES_PER_TURN_AND_SHARD: usize = 256;
+/// Pool entries whose lifetime is checked in one turn.
+pub const EXPIRIES_PER_TURN: u32 = 64;
+/// Senders whose best transaction did not fit and who are passed over before the block closes as full.
+pub const DEFERRALS_PER_BLOCK: u32 = 64;
+/// Conditional transactions judged anew when a block is sealed: each reads at most 1,000 values.
+pub const CONDITIONAL_RETRIES_PER_BLOCK: u32 = 256;
+/// Placed transactions after which the state thread is woken to hash them: eight lanes, many times over.
+pub const FOLLOW_WAKE_COUNT: u32 = 512;
+
+/// Sealed blocks kept in memory for reads, as many as the state retains roots.
+pub const RECENT_BLOCKS_MAX: usize = 128;
+/// Encoded bytes of the blocks kept in memory.
+pub const RECENT_BLOCKS_BYTES_MAX: u64 = 64 * 1_048_576;
+
+/// Requests of one shard that the builder has not answered: the slots of its reply ring.
+pub const IN_FLIGHT_PER_SHARD_MAX: usize = 32_768;
+/// Slots of a shard's ring to the builder: everything in flight, and as many withdrawals of waiting callers.
+pub const INGRESS_RING_SLOTS: usize = 2 * IN_FLIGHT_PER_SHARD_MAX;
+/// Blocks, and slack, in the ring to the chain thread beside the ends of everything pooled.
+pub const CHAIN_RING_RESERVE: usize = 1_024;
+/// Slots of the ring to the state thread: open, close and stop of one block, twice.
+pub const STATE_RING_SLOTS: usize = 8;
+
+/// Longest sleep of a plain thread, so that a lost wake-up costs this much and no more.
+pub const PARK_NS_MAX: u64 = 50_000_000;
+/// How long an idle pinned thread spins before it parks with `tuning.wait = spin`.
+pub const SPIN_NS: u64 = 20_000;
+/// How long a stopping process goes on placing what is ready.
+pub const DRAIN_NS_MAX: u64 = 5_000_000_000;

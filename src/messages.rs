@@ -5,7 +5,8 @@ use std::sync::Arc;
 use alloy_primitives::Address;
 
 use crate::builder::block::{OpenBlock, SealedBlock};
-use crate::mempool::{Conditions, Reject};
+use crate::builder::sealing::ClosedBlock;
+use crate::mempool::{Conditions, EndState, Impossible, Reject};
 use crate::primitives::{B256, Bytes, ReplyToken, Sequence, ShardId, TxFields, U256};
 use crate::rpc::RpcError;
 use crate::runtime::slab::TxHandle;
@@ -34,9 +35,6 @@ pub struct Submit {
     pub sender: Address,
     pub fields: TxFields,
     pub handle: TxHandle,
-    pub intrinsic_gas: u64,
-    pub floor_gas: u64,
-    pub received_unix_ns: u64,
     /// Parts that most transactions do not have.
     pub extras: Option<Box<SubmitExtras>>,
     pub wait: SubmitWait,
@@ -116,8 +114,12 @@ pub enum BuilderReply {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {
     Pool(Reject),
+    /// ERC-7796: waiting is pointless.
+    Condition(Impossible),
     /// The process is draining: it was told to stop.
     Draining,
+    /// The chain database is so far behind that the end of this transaction might have no place to go.
+    ChainBehind,
 }
 
 /// Answers to [`BuilderRead`], of the same name.
@@ -169,37 +171,14 @@ pub enum LiveStatus {
     },
 }
 
-/// How a transaction ended otherwise than by being included.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum EndState {
-    Replaced {
-        by: B256,
-    },
-    Expired,
-    /// Nonce used by another transaction.
-    NonceUsed {
-        tx: u64,
-        account: u64,
-    },
-    /// The balance no longer pays for it.
-    Unfunded {
-        cost_wei: U256,
-        balance_wei: U256,
-    },
-    /// Any other rule that it broke when its turn came.
-    Invalid {
-        code: InvalidCode,
-    },
-    Evicted,
-}
+// ---- builder core → state thread → builder core ------------------------------------------------------------------------------------
 
-/// The rules behind [`EndState::Invalid`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum InvalidCode {
-    SenderHasCode = 1,
-    ConditionImpossible = 2,
-    Execution = 3,
+/// One ring slot of `builder_state`. The answer to `Close` is a `SealedBlock` on `state_builder`.
+pub enum StateMessage {
+    Open(Arc<OpenBlock>),
+    Close(Box<ClosedBlock>),
+    /// No block is open and none will be.
+    Stop,
 }
 
 // ---- builder core → chain thread ---------------------------------------------------------------------------------------------------

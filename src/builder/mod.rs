@@ -1,3 +1,17 @@
 //! The builder core: admits, orders, executes, closes.
 
+pub mod core;
+
 pub mod block;
+
+pub mod world;
+
+pub mod execution;
+
+pub mod sealing;
+
+pub mod clock;
+
+pub mod conditions;
+
+pub mod driver;

@@ -1,1 +1,464 @@
+//! Raw values (flags, environment, file) in; validated values out.
+//!
+//! A flag beats the environment, which beats the file, which beats the default; every value remembers where it came from.
 
+pub mod genesis;
+pub mod settings;
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+
+use crate::primitives::{Address, Bytes, Fork};
+use settings::{SETTINGS, Setting};
+
+/// Where a value came from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    Flag,
+    Environment(String),
+    File(PathBuf),
+    Default,
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Flag => f.write_str("flag"),
+            Self::Environment(name) => write!(f, "environment {name}"),
+            Self::File(path) => write!(f, "file {}", path.display()),
+            Self::Default => f.write_str("default"),
+        }
+    }
+}
+
+/// What is wrong with a configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    #[error("{source_name}: unknown setting `{name}`; did you mean `{nearest}`?")]
+    Unknown { name: String, nearest: &'static str, source_name: Source },
+    #[error("{name} = `{value}` ({source_name}): expected {expected}")]
+    Value { name: &'static str, value: String, source_name: Source, expected: Cow<'static, str> },
+    #[error("{path}: {what}")]
+    File { path: PathBuf, what: String },
+    #[error(
+        "execution.mode = `{mode}`: only `embedded` exists so far; `verified` and `delegated` need the Engine API client"
+    )]
+    ExecutionMode { mode: String },
+    #[error("l1.mode = `{mode}`: only `off` exists so far; the embedded L1 comes with settlement")]
+    L1Mode { mode: String },
+}
+
+/// Every setting's text and source; one entry per setting.
+#[derive(Clone, Debug)]
+pub struct RawConfig {
+    values: BTreeMap<&'static str, (String, Source)>,
+}
+
+impl RawConfig {
+    /// Layers defaults, file, environment and flags, weakest first.
+    ///
+    /// # Errors
+    /// Unknown names (with the nearest known one), an unreadable or malformed file.
+    pub fn layered(
+        flags: &[(String, String)],
+        environment: &[(String, String)],
+        file: Option<&PathBuf>,
+    ) -> Result<Self, ConfigError> {
+        let mut raw = Self {
+            values: SETTINGS
+                .iter()
+                .map(|setting| (setting.name, (setting.default.to_owned(), Source::Default)))
+                .collect(),
+        };
+        if let Some(path) = file {
+            raw.add_file(path)?;
+        }
+        raw.add_environment(environment)?;
+        for (name, value) in flags {
+            raw.set(name, value.clone(), Source::Flag)?;
+        }
+        Ok(raw)
+    }
+
+    /// Replaces a default that depends on the command; a value set by anyone stays.
+    pub fn default_for_command(&mut self, name: &'static str, value: &str) {
+        if let Some(entry) = self.values.get_mut(name).filter(|(_, source)| *source == Source::Default) {
+            value.clone_into(&mut entry.0);
+        }
+    }
+
+    /// Every setting with value and source, by name.
+    pub fn entries(&self) -> impl Iterator<Item = (&'static str, &str, &Source)> {
+        self.values.iter().map(|(name, (value, source))| (*name, value.as_str(), source))
+    }
+
+    fn set(&mut self, name: &str, value: String, source: Source) -> Result<(), ConfigError> {
+        match settings::find(name) {
+            Ok(Setting { name, .. }) => {
+                self.values.insert(name, (value, source));
+                Ok(())
+            }
+            Err(nearest) => Err(ConfigError::Unknown { name: name.to_owned(), nearest, source_name: source }),
+        }
+    }
+
+    fn add_environment(&mut self, environment: &[(String, String)]) -> Result<(), ConfigError> {
+        for (variable, value) in environment {
+            let alias = SETTINGS.iter().find(|setting| setting.env_alias == Some(variable.as_str()));
+            if let Some(setting) = alias {
+                self.set(setting.name, value.clone(), Source::Environment(variable.clone()))?;
+            }
+        }
+        for (variable, value) in environment.iter().filter(|(name, _)| name.starts_with("SEQUENCER_")) {
+            let Some(setting) = SETTINGS.iter().find(|setting| settings::env_name(setting.name) == *variable) else {
+                let guess =
+                    variable.trim_start_matches("SEQUENCER_").to_lowercase().replacen('_', ".", 1).replace('_', "-");
+                let nearest = settings::find(&guess).map_or_else(|nearest| nearest, |setting| setting.name);
+                return Err(ConfigError::Unknown {
+                    name: variable.clone(),
+                    nearest,
+                    source_name: Source::Environment(variable.clone()),
+                });
+            };
+            self.set(setting.name, value.clone(), Source::Environment(variable.clone()))?;
+        }
+        Ok(())
+    }
+
+    fn add_file(&mut self, path: &PathBuf) -> Result<(), ConfigError> {
+        let fault = |what: String| ConfigError::File { path: path.clone(), what };
+        let text = std::fs::read_to_string(path).map_err(|error| fault(error.to_string()))?;
+        let table: toml::Table = text.parse().map_err(|error: toml::de::Error| fault(error.to_string()))?;
+        let mut flat = Vec::new();
+        flatten("", &table, &mut flat).map_err(fault)?;
+        for (name, value) in flat {
+            self.set(&name, value, Source::File(path.clone()))?;
+        }
+        Ok(())
+    }
+
+    fn text(&self, name: &'static str) -> (&str, &Source) {
+        let (value, source) = self.values.get(name).expect("every setting of the table has an entry from the start");
+        (value, source)
+    }
+
+    fn value<T>(
+        &self,
+        name: &'static str,
+        expected: &'static str,
+        parse: impl FnOnce(&str) -> Option<T>,
+    ) -> Result<T, ConfigError> {
+        let (value, source) = self.text(name);
+        parse(value).ok_or_else(|| ConfigError::Value {
+            name,
+            value: value.to_owned(),
+            source_name: source.clone(),
+            expected: Cow::Borrowed(expected),
+        })
+    }
+
+    fn optional<T>(
+        &self,
+        name: &'static str,
+        expected: &'static str,
+        parse: impl FnOnce(&str) -> Option<T>,
+    ) -> Result<Option<T>, ConfigError> {
+        if self.text(name).0.is_empty() { Ok(None) } else { self.value(name, expected, parse).map(Some) }
+    }
+
+    fn number<T: std::str::FromStr + PartialOrd>(
+        &self,
+        name: &'static str,
+        range: &str,
+        min: T,
+        max: T,
+    ) -> Result<T, ConfigError> {
+        let (value, source) = self.text(name);
+        match value.parse::<T>() {
+            Ok(number) if number >= min && number <= max => Ok(number),
+            _ => Err(ConfigError::Value {
+                name,
+                value: value.to_owned(),
+                source_name: source.clone(),
+                expected: Cow::Owned(format!("a whole number, {range}")),
+            }),
+        }
+    }
+}
+
+fn flatten(prefix: &str, table: &toml::Table, out: &mut Vec<(String, String)>) -> Result<(), String> {
+    for (key, value) in table {
+        let name = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
+        let text = match value {
+            toml::Value::Table(inner) => {
+                flatten(&name, inner, out)?;
+                continue;
+            }
+            toml::Value::String(text) => text.clone(),
+            toml::Value::Integer(number) => number.to_string(),
+            toml::Value::Boolean(truth) => truth.to_string(),
+            toml::Value::Array(items) => {
+                let items: Option<Vec<&str>> = items.iter().map(toml::Value::as_str).collect();
+                items.ok_or_else(|| format!("{name}: a list holds strings"))?.join(",")
+            }
+            toml::Value::Float(_) | toml::Value::Datetime(_) => {
+                return Err(format!("{name}: expected a string, a whole number, true, false or a list of strings"));
+            }
+        };
+        out.push((name, text));
+    }
+    Ok(())
+}
+
+/// What idle pinned threads do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    Park,
+    Spin,
+}
+
+/// Order of ready transactions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    PriorityFee,
+    Arrival,
+}
+
+/// Validated values. Durations in nanoseconds, sizes in bytes, money in wei.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub data_dir: Option<PathBuf>,
+    pub genesis: Option<PathBuf>,
+    pub dev_fork: Fork,
+    pub http: HttpConfig,
+    pub block: BlockConfig,
+    pub execute: bool,
+    pub order: Order,
+    pub mempool: MempoolConfig,
+    pub query: QueryConfig,
+    pub hash_threads: usize,
+    pub status_retention_ns: u64,
+    pub wait: Wait,
+    /// `None`: when there is a core for each.
+    pub pin: Option<bool>,
+    pub log_level: String,
+    pub log_json: bool,
+}
+
+#[derive(Clone, Debug)]
+pub struct HttpConfig {
+    pub address: SocketAddr,
+    /// 0: from the number of cores.
+    pub shards: usize,
+    pub vhosts: Vec<String>,
+    pub cors: bool,
+    pub connections_max: usize,
+    pub body_bytes_max: usize,
+    pub batch_items_max: usize,
+    pub idle_timeout_ns: u64,
+}
+
+#[derive(Clone, Debug)]
+pub struct BlockConfig {
+    pub gas_limit: Option<u64>,
+    pub interval_ns: u64,
+    /// 0: no empty blocks.
+    pub empty_interval_ns: u64,
+    pub timestamp_lead_s: u64,
+    pub coinbase: Address,
+    pub extra_data: Bytes,
+}
+
+#[derive(Clone, Debug)]
+pub struct MempoolConfig {
+    pub transactions_max: u32,
+    pub bytes_max: u64,
+    pub per_sender_max: u32,
+}
+
+#[derive(Clone, Debug)]
+pub struct QueryConfig {
+    pub threads: usize,
+    pub gas_max: u64,
+    pub timeout_ns: u64,
+}
+
+const NS_PER_MS: u64 = 1_000_000;
+
+impl Config {
+    /// Validates every value.
+    ///
+    /// # Errors
+    /// The first value that does not fit, with its source and what was expected.
+    pub fn from_raw(raw: &RawConfig) -> Result<Self, ConfigError> {
+        let path = |value: &str| Some(PathBuf::from(value));
+        let mode = raw.text("execution.mode").0;
+        if mode != "embedded" {
+            return Err(ConfigError::ExecutionMode { mode: mode.to_owned() });
+        }
+        let l1 = raw.text("l1.mode").0;
+        if l1 != "off" {
+            return Err(ConfigError::L1Mode { mode: l1.to_owned() });
+        }
+        Ok(Self {
+            data_dir: raw.optional("data-dir", "a directory", path)?,
+            genesis: raw.optional("genesis", "a file", path)?,
+            dev_fork: raw.value("dev.fork", "prague or osaka", parse_fork)?,
+            http: HttpConfig::from_raw(raw)?,
+            block: BlockConfig::from_raw(raw)?,
+            execute: raw.value("builder.execute", "true or false", parse_bool)?,
+            order: raw.value("builder.order", "priority-fee or arrival", |value| match value {
+                "priority-fee" => Some(Order::PriorityFee),
+                "arrival" => Some(Order::Arrival),
+                _ => None,
+            })?,
+            mempool: MempoolConfig {
+                transactions_max: raw.number("mempool.transactions-max", "16 to 1048576", 16, 1 << 20)?,
+                bytes_max: raw.number("mempool.bytes-max", "1 MiB to 64 GiB", 1 << 20, 64 << 30)?,
+                per_sender_max: raw.number("mempool.per-sender-max", "1 to 1048576", 1, 1 << 20)?,
+            },
+            query: QueryConfig {
+                threads: raw.number("query.threads", "1 to 64", 1, 64)?,
+                gas_max: raw.number("query.gas-max", "21000 or more", 21_000, u64::MAX)?,
+                timeout_ns: raw.number("query.timeout-ms", "1 to 60000", 1, 60_000)? * NS_PER_MS,
+            },
+            hash_threads: raw.number("hash.threads", "0 to 256", 0, 256)?,
+            status_retention_ns: raw.number("status.retention-s", "1 to 31536000", 1, 31_536_000)? * 1_000 * NS_PER_MS,
+            wait: raw.value("tuning.wait", "park or spin", |value| match value {
+                "park" => Some(Wait::Park),
+                "spin" => Some(Wait::Spin),
+                _ => None,
+            })?,
+            pin: raw.value("tuning.pin", "auto, on or off", |value| match value {
+                "auto" => Some(None),
+                "on" => Some(Some(true)),
+                "off" => Some(Some(false)),
+                _ => None,
+            })?,
+            log_level: raw.text("log.level").0.to_owned(),
+            log_json: raw.value("log.format", "text or json", |value| match value {
+                "text" => Some(false),
+                "json" => Some(true),
+                _ => None,
+            })?,
+        })
+    }
+}
+
+impl HttpConfig {
+    fn from_raw(raw: &RawConfig) -> Result<Self, ConfigError> {
+        let host: IpAddr = raw.value("http.host", "an IP address", |value| match value {
+            "localhost" => Some(IpAddr::from([127, 0, 0, 1])),
+            other => other.parse().ok(),
+        })?;
+        let vhosts = raw.text("http.vhosts").0;
+        Ok(Self {
+            address: SocketAddr::new(host, raw.number("http.port", "0 to 65535", 0, u16::MAX)?),
+            shards: raw.number("http.shards", "0 to 256", 0, 256)?,
+            vhosts: vhosts.split(',').filter(|name| !name.is_empty()).map(|name| name.trim().to_owned()).collect(),
+            cors: raw.value("http.cors", "true or false", parse_bool)?,
+            connections_max: raw.number("http.connections-max", "1 to 1000000", 1, 1_000_000)?,
+            body_bytes_max: raw.number("http.body-bytes-max", "1 KiB to 128 MiB", 1 << 10, 128 << 20)?,
+            batch_items_max: raw.number("http.batch-items-max", "1 to 10000", 1, 10_000)?,
+            idle_timeout_ns: raw.number("http.idle-timeout-ms", "1 to 86400000", 1, 86_400_000)? * NS_PER_MS,
+        })
+    }
+}
+
+impl BlockConfig {
+    fn from_raw(raw: &RawConfig) -> Result<Self, ConfigError> {
+        Ok(Self {
+            gas_limit: raw.optional("block.gas-limit", "gas, 5000 or more", |value| {
+                value.parse().ok().filter(|gas| *gas >= 5_000)
+            })?,
+            interval_ns: raw.number("block.interval-ms", "1 to 600000", 1, 600_000)? * NS_PER_MS,
+            empty_interval_ns: raw.number("block.empty-interval-ms", "0 to 86400000", 0, 86_400_000)? * NS_PER_MS,
+            timestamp_lead_s: raw.number("block.timestamp-lead-s", "1 to 4000000000", 1, 4_000_000_000)?,
+            coinbase: raw.value("block.coinbase", "an address, 0x and 40 hex digits", |value| value.parse().ok())?,
+            extra_data: raw.value("block.extra-data", "0x and at most 64 hex digits", |value| {
+                value.parse::<Bytes>().ok().filter(|bytes| bytes.len() <= 32)
+            })?,
+        })
+    }
+}
+
+fn parse_bool(value: &str) -> Option<bool> {
+    value.parse().ok()
+}
+
+fn parse_fork(value: &str) -> Option<Fork> {
+    match value {
+        "prague" => Some(Fork::Prague),
+        "osaka" => Some(Fork::Osaka),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pairs(items: &[(&str, &str)]) -> Vec<(String, String)> {
+        items.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    }
+
+    fn load(flags: &[(&str, &str)], environment: &[(&str, &str)]) -> Result<Config, String> {
+        let mut raw =
+            RawConfig::layered(&pairs(flags), &pairs(environment), None).map_err(|error| error.to_string())?;
+        raw.default_for_command("http.host", "127.0.0.1");
+        raw.default_for_command("http.cors", "true");
+        Config::from_raw(&raw).map_err(|error| error.to_string())
+    }
+
+    #[track_caller]
+    fn check_error(flags: &[(&str, &str)], environment: &[(&str, &str)], expected: &str) {
+        assert_eq!(load(flags, environment).expect_err("must be refused"), expected);
+    }
+
+    #[test]
+    fn a_flag_beats_the_environment_which_beats_the_default() {
+        let port = |flags: &[(&str, &str)], environment: &[(&str, &str)]| {
+            load(flags, environment).expect("valid").http.address.port()
+        };
+        assert_eq!(port(&[], &[]), 6197);
+        assert_eq!(port(&[], &[("API_PORT", "7000")]), 7000);
+        assert_eq!(port(&[], &[("API_PORT", "7000"), ("SEQUENCER_HTTP_PORT", "7001")]), 7001);
+        assert_eq!(port(&[("http.port", "7002")], &[("SEQUENCER_HTTP_PORT", "7001")]), 7002);
+    }
+
+    #[test]
+    fn what_does_not_fit_is_named_with_its_source() {
+        check_error(&[("http.prot", "1")], &[], "flag: unknown setting `http.prot`; did you mean `http.port`?");
+        check_error(&[("http.port", "70000")], &[], "http.port = `70000` (flag): expected a whole number, 0 to 65535");
+        check_error(
+            &[],
+            &[("SEQUENCER_HTTP_PROT", "1")],
+            "environment SEQUENCER_HTTP_PROT: unknown setting `SEQUENCER_HTTP_PROT`; did you mean `http.port`?",
+        );
+        check_error(
+            &[("execution.mode", "verified")],
+            &[],
+            "execution.mode = `verified`: only `embedded` exists so far; `verified` and `delegated` need the Engine API client",
+        );
+        check_error(
+            &[("block.extra-data", &format!("0x{}", "00".repeat(33)))],
+            &[],
+            &format!("block.extra-data = `0x{}` (flag): expected 0x and at most 64 hex digits", "00".repeat(33)),
+        );
+    }
+
+    #[test]
+    fn a_file_flattens_tables_and_refuses_what_has_no_text() {
+        let table: toml::Table =
+            "data-dir = 'x'\n[http]\nport = 1\nvhosts = ['a', 'b']\n[block]\ninterval-ms = 5".parse().expect("toml");
+        let mut flat = Vec::new();
+        flatten("", &table, &mut flat).expect("all values have a text");
+        flat.sort();
+        let expected = [("block.interval-ms", "5"), ("data-dir", "x"), ("http.port", "1"), ("http.vhosts", "a,b")];
+        assert_eq!(flat, pairs(&expected));
+        assert!(flatten("", &"a = 1.5".parse().expect("toml"), &mut flat).is_err());
+    }
+}

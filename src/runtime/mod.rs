@@ -1,1 +1,5 @@
+//! What threads stand on: clocks and the slab of transaction bytes.
+
+pub mod clock;
+
 pub mod slab;

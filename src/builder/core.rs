@@ -1,0 +1,774 @@
+//! The builder core's state machine: messages and time in, replies, blocks and ended transactions out.
+//!
+//! Runs on: builder core. It never blocks; what it tells others goes through [`Effects`], whose rings have room by the credits of
+//! `topology.rs`. Executes continuously: what is ready now is executed now and its place is fixed. Deliberately absent: threads, clocks,
+//! sockets, files.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use alloy_eips::eip1559::{BaseFeeParams, calc_next_block_base_fee};
+use foldhash::fast::RandomState;
+use revm::context::result::InvalidTransaction;
+
+use crate::builder::block::{BlockContext, Heads, OpenBlock, OpenBlockWriter, PlacedTx, SealedBlock, StateDiff};
+use crate::builder::clock::next_timestamp;
+use crate::builder::conditions;
+use crate::builder::execution::{ExecutableTx, ExecutionError, Executor, Outcome};
+use crate::builder::sealing::ClosedBlock;
+use crate::builder::world::{World, WorldAccount, WorldError};
+use crate::limits;
+use crate::mempool::{
+    AccountView, Deferral, EndState, GasNeeds, Invalid, Mempool, Readiness, Reject, Removed, Submission, TxId, Verdict,
+};
+use crate::messages::{
+    BuilderAnswer, BuilderRead, BuilderReply, ChainMessage, IngressMessage, LiveStatus, PooledTx, Refusal, Submit, SubmitWait,
+};
+use crate::primitives::{Address, B256, Bytes, Fork, ReplyToken, Sequence, ShardId, Span};
+use crate::runtime::slab::{SlabReader, TxHandle};
+
+/// Both clocks at one moment.
+#[derive(Clone, Copy, Debug)]
+pub struct Now {
+    pub monotonic_ns: u64,
+    /// The block clock's.
+    pub unix_ns: u64,
+}
+
+/// What stays the same while the process runs.
+#[derive(Clone, Debug)]
+pub struct CoreSettings {
+    pub interval_ns: u64,
+    /// 0: never.
+    pub empty_interval_ns: u64,
+    pub timestamp_lead_s: u64,
+    pub gas_limit_target: u64,
+    pub coinbase: Address,
+    pub extra_data: Bytes,
+    pub execute: bool,
+}
+
+/// Where the core's decisions go.
+pub trait Effects {
+    fn reply(&mut self, shard: ShardId, reply: BuilderReply);
+    /// Sends a transaction's chunk home.
+    fn free(&mut self, handle: TxHandle);
+    fn publish(&mut self, heads: Arc<Heads>);
+    /// One more transaction is in the open block.
+    fn placed(&mut self);
+    /// Tells the state thread which block to follow.
+    fn open(&mut self, block: Arc<OpenBlock>);
+    fn close(&mut self, closed: ClosedBlock);
+    fn chain(&mut self, message: ChainMessage);
+    /// Free slots towards the chain thread: a transaction is admitted only while its end has a place to go.
+    fn chain_room(&self) -> usize;
+}
+
+/// What travels through the pool with a transaction.
+pub struct Payload {
+    handle: TxHandle,
+    /// In list order, `None` where the signature does not recover; empty unless type 4.
+    authorities: Vec<Option<Address>>,
+    shard: ShardId,
+    /// Who waits for the preconfirmed receipt.
+    waiter: Option<ReplyToken>,
+    accepted_unix_ns: u64,
+}
+
+/// What the driver does after a turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NextTurn {
+    /// There is more to execute.
+    Now,
+    /// Nothing before this monotonic time, unless a message comes.
+    At(u64),
+    /// Nothing unless a message comes.
+    OnMessage,
+    /// Drained and sealed: the process may stop.
+    Drained,
+}
+
+struct Filling {
+    block: Arc<OpenBlock>,
+    writer: OpenBlockWriter,
+    gas_used: u64,
+    deferral_count: u32,
+    /// Monotonic; set by the first placement.
+    deadline_ns: Option<u64>,
+}
+
+enum Phase {
+    Idle,
+    Filling(Filling),
+    /// Closed, and waiting for its hash.
+    Sealing(Arc<OpenBlock>),
+}
+
+/// See the module's text.
+pub struct Core {
+    settings: CoreSettings,
+    fork_at: Box<dyn Fn(u64) -> Fork + Send>,
+    executor: Executor,
+    pool: Mempool<Payload>,
+    slabs: Vec<SlabReader>,
+    parent: Arc<SealedBlock>,
+    recent: VecDeque<Arc<SealedBlock>>,
+    phase: Phase,
+    sequence: Sequence,
+    /// Index in the block that is open or sealing.
+    placed_index: HashMap<B256, u32, RandomState>,
+    removed: Vec<Removed<Payload>>,
+    /// Monotonic time of the last block's opening, for the empty-block timer.
+    last_opened_ns: u64,
+    /// Monotonic deadline of the drain.
+    drain_until_ns: Option<u64>,
+}
+
+impl Core {
+    /// A core that continues after `parent`; `world` stands on the same state.
+    #[must_use]
+    pub fn new(
+        settings: CoreSettings,
+        fork_at: Box<dyn Fn(u64) -> Fork + Send>,
+        executor: Executor,
+        pool: Mempool<Payload>,
+        slabs: Vec<SlabReader>,
+        parent: Arc<SealedBlock>,
+        now: Now,
+    ) -> Self {
+        let mut core = Self {
+            settings,
+            fork_at,
+            executor,
+            pool,
+            slabs,
+            recent: VecDeque::from([Arc::clone(&parent)]),
+            phase: Phase::Idle,
+            sequence: parent.sequence,
+            parent,
+            placed_index: HashMap::with_capacity_and_hasher(limits::WORLD_ACCOUNTS_START, RandomState::default()),
+            removed: Vec::with_capacity(64),
+            last_opened_ns: now.monotonic_ns,
+            drain_until_ns: None,
+        };
+        core.pool.set_base_fee(u128::from(core.next_base_fee_wei()));
+        core
+    }
+
+    /// Sequence of the newest record: what a journal has to make durable.
+    #[must_use]
+    pub fn sequence(&self) -> Sequence {
+        self.sequence
+    }
+
+    /// The tip as other threads shall see it.
+    #[must_use]
+    pub fn heads(&self) -> Arc<Heads> {
+        let latest = Arc::clone(&self.parent);
+        Arc::new(Heads {
+            safe_number: latest.header.number,
+            finalized_number: latest.header.number,
+            recent: self.recent.iter().cloned().collect(),
+            open: match &self.phase {
+                Phase::Idle => None,
+                Phase::Filling(filling) => Some(Arc::clone(&filling.block)),
+                Phase::Sealing(block) => Some(Arc::clone(block)),
+            },
+            next_base_fee_wei: self.next_base_fee_wei(),
+            latest,
+        })
+    }
+
+    /// Handles one message of an ingress shard.
+    ///
+    /// # Errors
+    /// When the state cannot be read: fatal.
+    pub fn on_message(
+        &mut self,
+        shard: ShardId,
+        message: IngressMessage,
+        now: Now,
+        effects: &mut impl Effects,
+    ) -> Result<(), WorldError> {
+        match message {
+            IngressMessage::Submit(submit) => self.submit(shard, submit, now, effects),
+            IngressMessage::Read { token, read } => {
+                let answer = self.answer(read)?;
+                effects.reply(shard, BuilderReply::Answer { token, answer, gate: self.sequence });
+                Ok(())
+            }
+            IngressMessage::ForgetSync { token, hash } => {
+                if let Some(payload) = self.pool.payload_mut(&hash)
+                    && payload.waiter == Some(token)
+                {
+                    payload.waiter = None;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Takes over the block that the state thread has sealed.
+    pub fn on_sealed(&mut self, sealed: SealedBlock, effects: &mut impl Effects) {
+        assert!(matches!(self.phase, Phase::Sealing(_)));
+        let sealed = Arc::new(sealed);
+        let number = sealed.header.number;
+        assert_eq!(number, self.parent.header.number + 1);
+        self.executor.world().sealed(sealed.state.clone(), number, sealed.hash);
+        self.parent = Arc::clone(&sealed);
+        self.phase = Phase::Idle;
+        self.placed_index.clear();
+        self.remember(Arc::clone(&sealed));
+        self.pool.set_base_fee(u128::from(self.next_base_fee_wei()));
+        self.pool.set_block_gas_limit(next_gas_limit(sealed.header.gas_limit, self.settings.gas_limit_target));
+        self.pool.retry_deferred(Deferral::NextBlock, u32::MAX);
+        self.pool.retry_deferred(Deferral::Condition, limits::CONDITIONAL_RETRIES_PER_BLOCK);
+        effects.publish(self.heads());
+        effects.chain(ChainMessage::Sealed(sealed));
+    }
+
+    /// Stops admission; what is ready is still placed until `until_ns`, then the open block closes.
+    pub fn drain(&mut self, until_ns: u64) {
+        self.drain_until_ns.get_or_insert(until_ns);
+    }
+
+    /// Executes what is ready, at most one slice, and closes the block when it is time.
+    ///
+    /// # Errors
+    /// Fatal ones only: the state cannot be read, or execution broke its own rules.
+    pub fn turn(&mut self, now: Now, effects: &mut impl Effects) -> Result<NextTurn, ExecutionError> {
+        self.expire(now, effects);
+        match self.phase {
+            Phase::Sealing(_) => return Ok(NextTurn::OnMessage),
+            Phase::Idle => {
+                let drained = self.drain_until_ns.is_some_and(|until| now.monotonic_ns >= until || self.pool.best().is_none());
+                if drained {
+                    return Ok(NextTurn::Drained);
+                }
+                if let Some(next) = self.open_if_due(now, effects)? {
+                    return Ok(next);
+                }
+            }
+            Phase::Filling(_) => {}
+        }
+        for _ in 0..limits::EXECUTIONS_PER_TURN {
+            match self.place_best(now, effects)? {
+                Step::Placed => {}
+                Step::Nothing => break,
+                Step::Full => {
+                    self.close(effects)?;
+                    return Ok(NextTurn::OnMessage);
+                }
+            }
+        }
+        self.close_if_due(now, effects)
+    }
+
+    fn submit(
+        &mut self,
+        shard: ShardId,
+        submit: Submit,
+        now: Now,
+        effects: &mut impl Effects,
+    ) -> Result<(), WorldError> {
+        let Submit { token, hash, sender, fields, handle, extras, wait } = submit;
+        if self.drain_until_ns.is_some() {
+            effects.reply(shard, BuilderReply::Refused { token, refusal: Refusal::Draining });
+            effects.free(handle);
+            return Ok(());
+        }
+        let pooled = self.pool.counts();
+        let reserved = u64::from(pooled.ready) + u64::from(pooled.queued) + limits::CHAIN_RING_RESERVE as u64;
+        if (effects.chain_room() as u64) <= reserved {
+            effects.reply(shard, BuilderReply::Refused { token, refusal: Refusal::ChainBehind });
+            effects.free(handle);
+            return Ok(());
+        }
+        if self.placed_index.contains_key(&hash) {
+            let refusal = Refusal::Pool(Reject::AlreadyKnown);
+            effects.reply(shard, BuilderReply::Refused { token, refusal });
+            effects.free(handle);
+            return Ok(());
+        }
+        let (authorities, conditions) = extras.map_or_else(Default::default, |extras| (extras.authorities, extras.conditions));
+        if let Some(conditions) = &conditions {
+            let (number, timestamp) = self.next_place(now);
+            let verdict = conditions::evaluate(conditions, self.executor.world(), number, timestamp)?;
+            if let Verdict::Impossible(reason) = verdict {
+                effects.reply(shard, BuilderReply::Refused { token, refusal: Refusal::Condition(reason) });
+                effects.free(handle);
+                return Ok(());
+            }
+        }
+        let recovered: Vec<Address> = authorities.iter().flatten().copied().collect();
+        let needs = GasNeeds::of(&fields);
+        let submission = Submission {
+            hash,
+            sender,
+            fields,
+            encoded_bytes: handle.len() as u32,
+            intrinsic_gas: needs.intrinsic_gas,
+            floor_gas: needs.floor_gas,
+            authorities: (!authorities.is_empty()).then(|| recovered.into_boxed_slice()),
+            conditions: conditions.map(Box::new),
+            payload: Payload {
+                handle,
+                authorities,
+                shard,
+                waiter: (wait == SubmitWait::Preconfirmation).then_some(token),
+                accepted_unix_ns: now.unix_ns,
+            },
+        };
+        let sealed_nonce = self.sealed_nonce(&sender)?;
+        let account = self.account_view(sender)?;
+        let admitted = self.pool.admit(submission, &account, sealed_nonce, now.monotonic_ns, &mut self.removed);
+        match admitted {
+            Ok(_) => {
+                self.sequence.0 += 1;
+                if wait == SubmitWait::Admission {
+                    effects.reply(shard, BuilderReply::Admitted { token, hash, gate: self.sequence });
+                }
+            }
+            Err(reject) => {
+                effects.reply(shard, BuilderReply::Refused { token, refusal: Refusal::Pool(reject) });
+            }
+        }
+        self.settle_removed(now, effects);
+        Ok(())
+    }
+
+    /// Sends home what every transaction that just left the pool held, and tells who waits for it.
+    fn settle_removed(&mut self, now: Now, effects: &mut impl Effects) {
+        for removed in self.removed.drain(..) {
+            let Removed { submission, end, .. } = removed;
+            let payload = submission.payload;
+            effects.free(payload.handle);
+            if matches!(end, EndState::Rejected(_) | EndState::Placed) {
+                continue;
+            }
+            self.sequence.0 += 1;
+            if let Some(token) = payload.waiter {
+                effects.reply(payload.shard, BuilderReply::Ended { token, hash: submission.hash, end });
+            }
+            effects.chain(ChainMessage::Ended {
+                hash: submission.hash,
+                accepted_unix_ns: payload.accepted_unix_ns,
+                ended_unix_ns: now.unix_ns,
+                end,
+            });
+        }
+    }
+
+    fn expire(&mut self, now: Now, effects: &mut impl Effects) {
+        if self.pool.expire(now.monotonic_ns, limits::EXPIRIES_PER_TURN, &mut self.removed) > 0 {
+            self.settle_removed(now, effects);
+        }
+    }
+
+    // ---- the block --------------------------------------------------------------------------------------------------------------
+
+    /// Opens a block when there is something to place or the empty-block timer is over; otherwise says when to look again.
+    fn open_if_due(&mut self, now: Now, effects: &mut impl Effects) -> Result<Option<NextTurn>, ExecutionError> {
+        let has_work = self.settings.execute && self.pool.best().is_some();
+        let empty_due_ns = (self.settings.empty_interval_ns > 0).then(|| self.last_opened_ns + self.settings.empty_interval_ns);
+        let is_empty_due = empty_due_ns.is_some_and(|due| now.monotonic_ns >= due);
+        if !has_work && !is_empty_due {
+            return Ok(Some(empty_due_ns.map_or(NextTurn::OnMessage, NextTurn::At)));
+        }
+        match next_timestamp(self.parent.header.timestamp, now.unix_ns, self.settings.timestamp_lead_s) {
+            Err(wait_until_unix_ns) => {
+                let wait_ns = wait_until_unix_ns.saturating_sub(now.unix_ns);
+                Ok(Some(NextTurn::At(now.monotonic_ns + wait_ns)))
+            }
+            Ok(timestamp) => {
+                self.open(timestamp, now, effects)?;
+                if !has_work && let Phase::Filling(filling) = &mut self.phase {
+                    filling.deadline_ns = Some(now.monotonic_ns);
+                }
+                Ok(None)
+            }
+        }
+    }
+
+    fn open(&mut self, timestamp: u64, now: Now, effects: &mut impl Effects) -> Result<(), ExecutionError> {
+        let parent = &self.parent.header;
+        let context = BlockContext {
+            number: parent.number + 1,
+            parent_hash: self.parent.hash,
+            timestamp,
+            base_fee_per_gas_wei: self.next_base_fee_wei(),
+            prev_randao: B256::ZERO,
+            coinbase: self.settings.coinbase,
+            gas_limit: next_gas_limit(parent.gas_limit, self.settings.gas_limit_target),
+            extra_data: self.settings.extra_data.clone(),
+            parent_beacon_block_root: B256::ZERO,
+            fork: (self.fork_at)(timestamp),
+        };
+        let (mut writer, mut block) = OpenBlock::new(context, limits::BLOCK_BODY_BYTES_MAX);
+        self.executor.begin_block(&block.context, |world| append_diffs(world, &mut writer, 0))?;
+        block.system_diff_count = writer.diffs.len();
+        let block = Arc::new(block);
+        self.sequence.0 += 1;
+        self.last_opened_ns = now.monotonic_ns;
+        effects.open(Arc::clone(&block));
+        self.phase = Phase::Filling(Filling { block, writer, gas_used: 0, deferral_count: 0, deadline_ns: None });
+        effects.publish(self.heads());
+        Ok(())
+    }
+
+    /// Executes the best ready transaction and fixes its place.
+    fn place_best(&mut self, now: Now, effects: &mut impl Effects) -> Result<Step, ExecutionError> {
+        let Phase::Filling(filling) = &mut self.phase else { return Ok(Step::Nothing) };
+        if !self.settings.execute {
+            return Ok(Step::Nothing);
+        }
+        let Some(best) = self.pool.best() else { return Ok(Step::Nothing) };
+        let id = best.id;
+        match filling.room_for(&best.submission.fields, best.submission.encoded_bytes) {
+            Room::Fits => {}
+            Room::NotThisOne if filling.deferral_count < limits::DEFERRALS_PER_BLOCK => {
+                filling.deferral_count += 1;
+                self.pool.defer(id, Deferral::NextBlock);
+                return Ok(Step::Placed);
+            }
+            Room::NotThisOne | Room::None => return Ok(Step::Full),
+        }
+        if best.submission.conditions.is_some() && !self.conditions_hold(id, now)? {
+            self.settle_removed(now, effects);
+            return Ok(Step::Placed);
+        }
+        self.place(id, now, effects)
+    }
+
+    /// Executes a transaction that `best` returned and that fits.
+    fn place(&mut self, id: TxId, now: Now, effects: &mut impl Effects) -> Result<Step, ExecutionError> {
+        let Phase::Filling(filling) = &mut self.phase else { return Ok(Step::Nothing) };
+        let best = self.pool.best().expect("conditions that hold leave the pool as it was");
+        let submission = best.submission;
+        let raw = self.slabs[usize::from(submission.payload.shard.0)].bytes(&submission.payload.handle);
+        let code_count = self.executor.world().new_codes().len();
+        let tx = ExecutableTx {
+            fields: &submission.fields,
+            sender: submission.sender,
+            raw,
+            authorities: &submission.payload.authorities,
+        };
+        let executed = match submission.conditions.as_deref().filter(|conditions| conditions.pays_coinbase_wei.is_some()) {
+            None => self.executor.execute(&tx).map(Ok),
+            Some(conditions) => {
+                self.executor.execute_if(&tx, |paid_wei| matches!(conditions.judge_payment(paid_wei), Verdict::Met))
+            }
+        };
+        match executed {
+            Ok(Err(_underpaid_wei)) => self.pool.defer(id, Deferral::Condition),
+            Ok(Ok(outcome)) => {
+                self.sequence.0 += 1;
+                effects.placed();
+                let world = self.executor.world();
+                let placed = filling.append(submission, raw, outcome, world, code_count, self.sequence, now);
+                if filling.deadline_ns.is_none() {
+                    filling.deadline_ns = Some(now.monotonic_ns + self.settings.interval_ns);
+                }
+                let index = placed as u32;
+                self.placed_index.insert(submission.hash, index);
+                if let Some(token) = submission.payload.waiter {
+                    let block = Arc::clone(&filling.block);
+                    let reply = BuilderReply::Preconfirmed { token, block, index, gate: self.sequence };
+                    effects.reply(submission.payload.shard, reply);
+                }
+                self.pool.placed(id, &mut self.removed);
+                self.refresh_pool_accounts(now)?;
+            }
+            Err(ExecutionError::Invalid(invalid)) => {
+                self.pool.invalid(id, invalid_reason(&invalid), now.monotonic_ns, &mut self.removed);
+            }
+            Err(fatal) => return Err(fatal),
+        }
+        self.settle_removed(now, effects);
+        Ok(Step::Placed)
+    }
+
+    /// Whether a conditional transaction may take its place now; one that may never is ended, one that may later is set aside.
+    fn conditions_hold(&mut self, id: TxId, now: Now) -> Result<bool, WorldError> {
+        let Phase::Filling(filling) = &self.phase else { return Ok(false) };
+        let (number, timestamp) = (filling.block.context.number, filling.block.context.timestamp);
+        let Some(pooled) = self.pool.get_by_id(id) else { return Ok(false) };
+        let Some(conditions) = pooled.submission.conditions.as_deref() else { return Ok(true) };
+        match conditions::evaluate(conditions, self.executor.world(), number, timestamp)? {
+            Verdict::Met => return Ok(true),
+            Verdict::NotYet(_) => self.pool.defer(id, Deferral::Condition),
+            Verdict::Impossible(reason) => {
+                self.pool.invalid(id, Invalid::Condition(reason), now.monotonic_ns, &mut self.removed);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Where the next transaction could be placed: number and timestamp of the open block, or of the next one.
+    fn next_place(&self, now: Now) -> (u64, u64) {
+        match &self.phase {
+            Phase::Filling(filling) => (filling.block.context.number, filling.block.context.timestamp),
+            Phase::Sealing(block) => (block.context.number + 1, block.context.timestamp + 1),
+            Phase::Idle => {
+                let parent = &self.parent.header;
+                (parent.number + 1, (parent.timestamp + 1).max(now.unix_ns / 1_000_000_000))
+            }
+        }
+    }
+
+    /// Tells the pool what the last execution changed of accounts that it holds transactions of.
+    fn refresh_pool_accounts(&mut self, now: Now) -> Result<(), WorldError> {
+        let world = self.executor.world();
+        for index in 0..world.diffs().len() {
+            let StateDiff::Account { address, .. } = world.diffs()[index] else { continue };
+            if self.pool.pending_nonce(&address).is_some() {
+                let view = account_view(world, address)?;
+                self.pool.account_changed(&address, &view, now.monotonic_ns, &mut self.removed);
+            }
+        }
+        Ok(())
+    }
+
+    fn close_if_due(&mut self, now: Now, effects: &mut impl Effects) -> Result<NextTurn, ExecutionError> {
+        let Phase::Filling(filling) = &self.phase else { return Ok(NextTurn::OnMessage) };
+        let has_more = self.settings.execute && self.pool.best().is_some();
+        let is_draining = self.drain_until_ns.is_some_and(|until| !has_more || now.monotonic_ns >= until);
+        match filling.deadline_ns {
+            _ if is_draining => self.close(effects)?,
+            Some(deadline_ns) if now.monotonic_ns >= deadline_ns => self.close(effects)?,
+            _ if has_more => return Ok(NextTurn::Now),
+            Some(deadline_ns) => return Ok(NextTurn::At(deadline_ns)),
+            None => {}
+        }
+        Ok(NextTurn::OnMessage)
+    }
+
+    fn close(&mut self, effects: &mut impl Effects) -> Result<(), ExecutionError> {
+        let Phase::Filling(mut filling) = std::mem::replace(&mut self.phase, Phase::Idle) else {
+            return Ok(());
+        };
+        let code_count = self.executor.world().new_codes().len();
+        let requests = self.executor.end_block(filling.block.logs.iter())?;
+        let world = self.executor.world();
+        append_diffs(world, &mut filling.writer, code_count);
+        self.sequence.0 += 1;
+        let changes = world.take_changes();
+        let block = filling.block;
+        self.phase = Phase::Sealing(Arc::clone(&block));
+        effects.close(ClosedBlock { block, changes, requests, sequence: self.sequence });
+        Ok(())
+    }
+
+    fn remember(&mut self, sealed: Arc<SealedBlock>) {
+        self.recent.push_back(sealed);
+        let mut bytes: u64 = self.recent.iter().map(|block| block.size_bytes).sum();
+        while self.recent.len() > limits::RECENT_BLOCKS_MAX || (bytes > limits::RECENT_BLOCKS_BYTES_MAX && self.recent.len() > 2) {
+            let Some(oldest) = self.recent.pop_front() else { break };
+            bytes -= oldest.size_bytes;
+        }
+    }
+
+    fn next_base_fee_wei(&self) -> u64 {
+        let parent = &self.parent.header;
+        calc_next_block_base_fee(
+            parent.gas_used,
+            parent.gas_limit,
+            parent.base_fee_per_gas.unwrap_or_default(),
+            BaseFeeParams::ethereum(),
+        )
+    }
+
+    // ---- reads --------------------------------------------------------------------------------------------------------------------
+
+    fn account_view(&mut self, address: Address) -> Result<AccountView, WorldError> {
+        account_view(self.executor.world(), address)
+    }
+
+    /// The sender's nonce after the last sealed block.
+    fn sealed_nonce(&mut self, address: &Address) -> Result<u64, WorldError> {
+        let world = self.executor.world();
+        let is_dirty = world.is_dirty(address);
+        let account = if is_dirty { world.sealed_account(address)? } else { world.account(*address)? };
+        Ok(account.nonce)
+    }
+
+    fn answer(&mut self, read: BuilderRead) -> Result<BuilderAnswer, WorldError> {
+        Ok(match read {
+            BuilderRead::Account { address } => {
+                let world = self.executor.world();
+                let account = world.peek_account(address)?;
+                let code = if account.has_code() { world.code(account.code_hash)?.original_bytes() } else { Bytes::new() };
+                BuilderAnswer::Account {
+                    nonce: account.nonce,
+                    pool_nonce: self.pool.pending_nonce(&address).unwrap_or(account.nonce),
+                    balance_wei: account.balance_wei,
+                    code,
+                }
+            }
+            BuilderRead::Slot { address, slot } => BuilderAnswer::Slot(self.executor.world().peek_slot(address, slot)?),
+            BuilderRead::Transaction { hash } => BuilderAnswer::Transaction(self.pool.get(&hash).map(|pooled| {
+                let payload = &pooled.submission.payload;
+                let raw = self.slabs[usize::from(payload.shard.0)].bytes(&payload.handle);
+                PooledTx { raw: Bytes::copy_from_slice(raw), sender: pooled.submission.sender }
+            })),
+            BuilderRead::Status { hash } => BuilderAnswer::Status(self.live_status(&hash)),
+            BuilderRead::PoolStatus => {
+                let counts = self.pool.counts();
+                BuilderAnswer::PoolStatus {
+                    ready_count: u64::from(counts.ready),
+                    queued_count: u64::from(counts.queued),
+                    bytes: counts.bytes,
+                }
+            }
+        })
+    }
+
+    fn live_status(&self, hash: &B256) -> Option<LiveStatus> {
+        if let Some(pooled) = self.pool.get(hash) {
+            let accepted_unix_ns = pooled.submission.payload.accepted_unix_ns;
+            return Some(match pooled.readiness {
+                _ if pooled.submission.conditions.is_some() => LiveStatus::Conditional { accepted_unix_ns },
+                Readiness::Ready => LiveStatus::Ready { accepted_unix_ns },
+                Readiness::Queued => LiveStatus::Queued { accepted_unix_ns },
+            });
+        }
+        let index = *self.placed_index.get(hash)?;
+        let block = match &self.phase {
+            Phase::Filling(filling) => &filling.block,
+            Phase::Sealing(block) => block,
+            Phase::Idle => return None,
+        };
+        let tx = block.transactions.get(index as usize)?;
+        Some(LiveStatus::Placed {
+            block_number: block.context.number,
+            index,
+            accepted_unix_ns: tx.accepted_unix_ns,
+            preconfirmed_unix_ns: tx.preconfirmed_unix_ns,
+        })
+    }
+}
+
+enum Step {
+    /// Something happened; there may be more.
+    Placed,
+    Nothing,
+    /// The block has no room for what comes next.
+    Full,
+}
+
+enum Room {
+    Fits,
+    /// Others may still fit.
+    NotThisOne,
+    None,
+}
+
+impl Filling {
+    fn room_for(&self, fields: &crate::primitives::TxFields, encoded_bytes: u32) -> Room {
+        let gas_left = self.block.context.gas_limit - self.gas_used;
+        let bytes_left = limits::BLOCK_BODY_BYTES_MAX - self.writer.bytes.len();
+        let is_exhausted = gas_left < limits::TX_GAS_MIN
+            || bytes_left < limits::TX_BYTES_MIN
+            || self.writer.logs.len() + limits::TX_LOGS_MAX > limits::BLOCK_LOGS_MAX
+            || self.writer.diffs.len() + limits::TX_DIFFS_MAX > limits::BLOCK_DIFFS_MAX;
+        if is_exhausted {
+            return Room::None;
+        }
+        let item_bytes = encoded_bytes as usize + limits::TX_ITEM_HEADER_BYTES_MAX;
+        if fields.gas_limit > gas_left || item_bytes > bytes_left { Room::NotThisOne } else { Room::Fits }
+    }
+
+    /// Appends an executed transaction; returns its index.
+    fn append(
+        &mut self,
+        submission: &Submission<Payload>,
+        raw: &[u8],
+        outcome: Outcome,
+        world: &World,
+        code_count: usize,
+        sequence: Sequence,
+        now: Now,
+    ) -> usize {
+        let context = &self.block.context;
+        let fields = &submission.fields;
+        let tx_type = fields.tx_type as u8;
+        let mut header = [0; limits::TX_ITEM_HEADER_BYTES_MAX];
+        let header_len = if tx_type == 0 { 0 } else { string_header(raw.len(), &mut header) };
+        let item = self.writer.bytes.push(&[&header[..header_len], raw]).expect("room_for left space for the item");
+        let first_log = self.writer.logs.len();
+        for log in outcome.logs {
+            self.writer.logs.push(log);
+        }
+        let first_diff = self.writer.diffs.len();
+        append_diffs(world, &mut self.writer, code_count);
+        self.gas_used += outcome.gas_used;
+        let base_fee = u128::from(context.base_fee_per_gas_wei);
+        let tip = fields.effective_tip_wei(base_fee).unwrap_or_default();
+        self.writer.transactions.push(PlacedTx {
+            hash: submission.hash,
+            sender: submission.sender,
+            contract_address: fields.to.is_none().then(|| submission.sender.create(fields.nonce)),
+            effective_gas_price_wei: base_fee + tip,
+            gas_used: outcome.gas_used,
+            cumulative_gas_used: self.gas_used,
+            sequence,
+            accepted_unix_ns: submission.payload.accepted_unix_ns,
+            preconfirmed_unix_ns: now.unix_ns,
+            item,
+            raw: Span { start: item.start + header_len as u32, len: raw.len() as u32 },
+            logs: Span { start: first_log as u32, len: (self.writer.logs.len() - first_log) as u32 },
+            diffs: Span { start: first_diff as u32, len: (self.writer.diffs.len() - first_diff) as u32 },
+            tx_type,
+            success: outcome.success,
+        })
+    }
+}
+
+/// Publishes what the last commit changed, codes first.
+fn append_diffs(world: &World, writer: &mut OpenBlockWriter, code_count: usize) {
+    for (hash, code) in &world.new_codes()[code_count..] {
+        writer.codes.push((*hash, code.clone()));
+    }
+    for diff in world.diffs() {
+        writer.diffs.push(*diff);
+    }
+}
+
+fn account_view(world: &mut World, address: Address) -> Result<AccountView, WorldError> {
+    let account: WorldAccount = world.account(address)?;
+    let is_delegated = account.has_code() && world.code(account.code_hash)?.is_eip7702();
+    Ok(AccountView {
+        balance_wei: account.balance_wei,
+        nonce: account.nonce,
+        has_code_not_delegation: account.has_code() && !is_delegated,
+        is_delegated,
+    })
+}
+
+/// The gas limit after a parent's: towards the target by less than a 1,024th of the parent's.
+fn next_gas_limit(parent_gas_limit: u64, target: u64) -> u64 {
+    let step_max = (parent_gas_limit / 1_024).saturating_sub(1);
+    target.clamp(parent_gas_limit.saturating_sub(step_max), parent_gas_limit.saturating_add(step_max))
+}
+
+/// Writes the RLP header of a string of `len > 55` or any other length; returns its length.
+fn string_header(len: usize, out: &mut [u8; limits::TX_ITEM_HEADER_BYTES_MAX]) -> usize {
+    let mut target = &mut out[..];
+    alloy_rlp::Header { list: false, payload_length: len }.encode(&mut target);
+    limits::TX_ITEM_HEADER_BYTES_MAX - target.len()
+}
+
+fn invalid_reason(invalid: &InvalidTransaction) -> Invalid {
+    match invalid {
+        InvalidTransaction::NonceTooLow { tx, state } => Invalid::NonceTooLow { tx: *tx, account: *state },
+        InvalidTransaction::LackOfFundForMaxFee { fee, balance } => {
+            Invalid::InsufficientFunds { cost_wei: **fee, balance_wei: **balance }
+        }
+        InvalidTransaction::RejectCallerWithCode => Invalid::Execution("sender has code (EIP-3607)"),
+        InvalidTransaction::GasPriceLessThanBasefee => Invalid::Execution("fee cap below the block's base fee"),
+        InvalidTransaction::CallGasCostMoreThanGasLimit { .. } => Invalid::Execution("gas limit below intrinsic gas"),
+        InvalidTransaction::GasFloorMoreThanGasLimit { .. } => Invalid::Execution("gas limit below floor gas (EIP-7623)"),
+        InvalidTransaction::TxGasLimitGreaterThanCap { .. } => Invalid::Execution("gas limit above the cap (EIP-7825)"),
+        _ => Invalid::Execution("invalid at its place in the block"),
+    }
+}

@@ -1,0 +1,284 @@
+//! One transaction, or one system call, through revm over the builder's [`World`].
+//!
+//! One EVM instance lives as long as the builder; each block sets its environment, each transaction commits by itself. Not here: which
+//! transaction comes next, and block limits.
+
+use alloy_eips::{eip2935, eip4788, eip6110, eip7002, eip7251, eip7685};
+use alloy_evm::eth::eip6110::accumulate_deposits_from_logs;
+use alloy_primitives::Log;
+use revm::context::either::Either;
+use revm::context::result::{EVMError, ExecutionResult, InvalidTransaction, Output};
+use revm::context::transaction::{
+    AccessList, AccessListItem, Authorization, RecoveredAuthority, RecoveredAuthorization, SignedAuthorization,
+};
+use revm::context::{BlockEnv, CfgEnv, Context, TxEnv};
+use revm::context_interface::block::BlobExcessGasAndPrice;
+use revm::handler::instructions::EthInstructions;
+use revm::handler::{EthPrecompiles, MainnetContext, MainnetEvm};
+use revm::primitives::TxKind;
+use revm::primitives::hardfork::SpecId;
+use revm::{ExecuteCommitEvm, ExecuteEvm, MainBuilder, MainContext, SystemCallCommitEvm};
+
+use crate::builder::block::BlockContext;
+use crate::builder::world::{World, WorldError};
+use crate::codec::transaction;
+use crate::primitives::{Address, B256, Bytes, Fork, TxFields, TxType, U256};
+
+type Evm = MainnetEvm<MainnetContext<World>>;
+
+/// A transaction as execution needs it.
+#[derive(Clone, Copy)]
+pub struct ExecutableTx<'a> {
+    pub fields: &'a TxFields,
+    pub sender: Address,
+    /// The 2718 encoding that the fields' spans point into.
+    pub raw: &'a [u8],
+    /// Recovered EIP-7702 authorities in list order; empty unless type 4.
+    pub authorities: &'a [Option<Address>],
+}
+
+/// What a transaction at its place did. What it changed is in [`World::diffs`].
+#[derive(Debug)]
+pub struct Outcome {
+    pub success: bool,
+    pub gas_used: u64,
+    pub logs: Vec<Log>,
+}
+
+/// Why a transaction could not be executed at all. Nothing changed.
+#[derive(Debug, thiserror::Error)]
+pub enum ExecutionError {
+    #[error(transparent)]
+    Invalid(InvalidTransaction),
+    /// Fatal: the state cannot be read, or revm broke its own contract.
+    #[error("the state under the block cannot be read: {0}")]
+    World(#[from] WorldError),
+    #[error("revm: {0}")]
+    Other(String),
+    #[error("the system call of {eip} failed: {what}")]
+    SystemCall { eip: &'static str, what: String },
+    #[error("a log of the deposit contract does not decode: {0}")]
+    Deposit(String),
+}
+
+/// Executes transactions of one block after the other over one world.
+pub struct Executor {
+    evm: Evm,
+    chain_id: u64,
+    deposit_contract: Address,
+}
+
+impl Executor {
+    #[must_use]
+    pub fn new(world: World, chain_id: u64, deposit_contract: Address, fork: Fork) -> Self {
+        Self { evm: build_evm(world, chain_id, fork), chain_id, deposit_contract }
+    }
+
+    pub fn world(&mut self) -> &mut World {
+        &mut self.evm.ctx.journaled_state.database
+    }
+
+    /// Sets the block's environment and makes the opening system calls (EIP-4788, EIP-2935). Their changes are handed to `on_diffs`.
+    ///
+    /// # Errors
+    /// Fatal ones only.
+    pub fn begin_block(
+        &mut self,
+        context: &BlockContext,
+        mut on_diffs: impl FnMut(&mut World),
+    ) -> Result<(), ExecutionError> {
+        let spec = spec_of(context.fork);
+        if self.evm.ctx.cfg.spec != spec {
+            self.evm.ctx.cfg = cfg_env(self.chain_id, context.fork);
+            self.evm.instruction = EthInstructions::new_mainnet_with_spec(spec);
+            self.evm.precompiles = EthPrecompiles::new(spec);
+        }
+        self.world().begin_block(context.number);
+        self.evm.set_block(block_env(context));
+        for (eip, address, data) in [
+            ("EIP-4788", eip4788::BEACON_ROOTS_ADDRESS, context.parent_beacon_block_root),
+            ("EIP-2935", eip2935::HISTORY_STORAGE_ADDRESS, context.parent_hash),
+        ] {
+            self.system_call(eip, address, Bytes::copy_from_slice(data.as_slice()))?;
+            on_diffs(self.world());
+        }
+        Ok(())
+    }
+
+    /// Executes and commits one transaction.
+    ///
+    /// # Errors
+    /// `Invalid` when the transaction breaks a rule at this place; everything else is fatal.
+    pub fn execute(&mut self, tx: &ExecutableTx<'_>) -> Result<Outcome, ExecutionError> {
+        self.evm.transact_commit(tx_env(tx)).map(outcome).map_err(execution_error)
+    }
+
+    /// Executes one transaction and commits it only if `accepts` what it pays to the block's coinbase; the outcome is `Err` of what it
+    /// paid otherwise, and nothing changed.
+    ///
+    /// # Errors
+    /// As [`Executor::execute`].
+    pub fn execute_if(
+        &mut self,
+        tx: &ExecutableTx<'_>,
+        accepts: impl FnOnce(U256) -> bool,
+    ) -> Result<Result<Outcome, U256>, ExecutionError> {
+        let coinbase = self.evm.ctx.block.beneficiary;
+        let before_wei = self.world().account(coinbase)?.balance_wei;
+        let executed = self.evm.transact(tx_env(tx)).map_err(execution_error)?;
+        let after_wei = executed.state.get(&coinbase).map_or(before_wei, |account| account.info.balance);
+        let paid_wei = after_wei.saturating_sub(before_wei);
+        if !accepts(paid_wei) {
+            return Ok(Err(paid_wei));
+        }
+        self.evm.commit(executed.state);
+        Ok(Ok(outcome(executed.result)))
+    }
+
+    /// Makes the closing system calls and returns the block's EIP-7685 requests, type byte first, empty ones left out.
+    ///
+    /// # Errors
+    /// Fatal ones only.
+    pub fn end_block<'l>(&mut self, logs: impl Iterator<Item = &'l Log>) -> Result<Vec<Bytes>, ExecutionError> {
+        let mut requests = Vec::new();
+        let mut deposits = Vec::new();
+        accumulate_deposits_from_logs(self.deposit_contract, logs, &mut deposits)
+            .map_err(|error| ExecutionError::Deposit(error.to_string()))?;
+        push_request(&mut requests, eip6110::DEPOSIT_REQUEST_TYPE, &deposits);
+        for (eip, address, request_type) in [
+            ("EIP-7002", eip7002::WITHDRAWAL_REQUEST_PREDEPLOY_ADDRESS, eip7002::WITHDRAWAL_REQUEST_TYPE),
+            ("EIP-7251", eip7251::CONSOLIDATION_REQUEST_PREDEPLOY_ADDRESS, eip7251::CONSOLIDATION_REQUEST_TYPE),
+        ] {
+            let output = self.system_call(eip, address, Bytes::new())?;
+            push_request(&mut requests, request_type, &output);
+        }
+        Ok(requests)
+    }
+
+    fn system_call(&mut self, eip: &'static str, address: Address, data: Bytes) -> Result<Bytes, ExecutionError> {
+        let failed = |what: String| ExecutionError::SystemCall { eip, what };
+        match self.evm.system_call_commit(address, data) {
+            Ok(ExecutionResult::Success { output: Output::Call(bytes), .. }) => Ok(bytes),
+            Ok(other) => Err(failed(format!("{other:?}"))),
+            Err(EVMError::Database(error)) => Err(ExecutionError::World(error)),
+            Err(other) => Err(failed(other.to_string())),
+        }
+    }
+}
+
+/// `sha256(sha256(request_0) ++ …)` over non-empty requests (EIP-7685).
+#[must_use]
+pub fn requests_hash(requests: &[Bytes]) -> B256 {
+    eip7685::Requests::new(requests.to_vec()).requests_hash()
+}
+
+fn execution_error(error: EVMError<WorldError>) -> ExecutionError {
+    match error {
+        EVMError::Transaction(invalid) => ExecutionError::Invalid(invalid),
+        EVMError::Database(error) => ExecutionError::World(error),
+        other => ExecutionError::Other(other.to_string()),
+    }
+}
+
+fn push_request(requests: &mut Vec<Bytes>, request_type: u8, payload: &[u8]) {
+    if payload.is_empty() {
+        return;
+    }
+    let mut bytes = Vec::with_capacity(1 + payload.len());
+    bytes.push(request_type);
+    bytes.extend_from_slice(payload);
+    requests.push(bytes.into());
+}
+
+/// The revm rule set of a fork.
+#[must_use]
+pub fn spec_of(fork: Fork) -> SpecId {
+    match fork {
+        Fork::Prague => SpecId::PRAGUE,
+        Fork::Osaka => SpecId::OSAKA,
+    }
+}
+
+/// A block's environment for revm: blob gas is never used here, so its price is the minimum.
+#[must_use]
+pub fn block_env(context: &BlockContext) -> BlockEnv {
+    BlockEnv {
+        number: U256::from(context.number),
+        beneficiary: context.coinbase,
+        timestamp: U256::from(context.timestamp),
+        gas_limit: context.gas_limit,
+        basefee: context.base_fee_per_gas_wei,
+        difficulty: U256::ZERO,
+        prevrandao: Some(context.prev_randao),
+        blob_excess_gas_and_price: Some(BlobExcessGasAndPrice { excess_blob_gas: 0, blob_gasprice: 1 }),
+        ..BlockEnv::default()
+    }
+}
+
+fn build_evm(world: World, chain_id: u64, fork: Fork) -> Evm {
+    let mut context = Context::mainnet().with_db(world);
+    context.cfg = cfg_env(chain_id, fork);
+    context.build_mainnet()
+}
+
+fn cfg_env(chain_id: u64, fork: Fork) -> CfgEnv {
+    CfgEnv::new().with_chain_id(chain_id).with_spec_and_mainnet_gas_params(spec_of(fork))
+}
+
+/// revm's form of a transaction.
+#[must_use]
+pub fn tx_env(tx: &ExecutableTx<'_>) -> TxEnv {
+    let fields = tx.fields;
+    let input = fields.input.of(tx.raw);
+    TxEnv {
+        tx_type: fields.tx_type as u8,
+        caller: tx.sender,
+        gas_limit: fields.gas_limit,
+        gas_price: fields.max_fee_per_gas_wei,
+        kind: fields.to.map_or(TxKind::Create, TxKind::Call),
+        value: fields.value_wei,
+        data: if input.is_empty() { Bytes::new() } else { Bytes::copy_from_slice(input) },
+        nonce: fields.nonce,
+        chain_id: fields.chain_id,
+        access_list: access_list(tx),
+        gas_priority_fee: matches!(fields.tx_type, TxType::DynamicFee | TxType::SetCode)
+            .then_some(fields.max_priority_fee_per_gas_wei),
+        blob_hashes: Vec::new(),
+        max_fee_per_blob_gas: 0,
+        authorization_list: authorization_list(tx),
+    }
+}
+
+fn access_list(tx: &ExecutableTx<'_>) -> AccessList {
+    if tx.fields.access_list_address_count == 0 {
+        return AccessList::default();
+    }
+    let items = transaction::access_list(tx.raw, tx.fields)
+        .map(|(address, slots)| AccessListItem { address, storage_keys: slots.collect() })
+        .collect();
+    AccessList(items)
+}
+
+fn authorization_list(tx: &ExecutableTx<'_>) -> Vec<Either<SignedAuthorization, RecoveredAuthorization>> {
+    if tx.fields.authorization_count == 0 {
+        return Vec::new();
+    }
+    transaction::authorizations(tx.raw, tx.fields)
+        .zip(tx.authorities)
+        .map(|(item, authority)| {
+            let authorization = Authorization { chain_id: item.chain_id, address: item.address, nonce: item.nonce };
+            let authority = authority.map_or(RecoveredAuthority::Invalid, RecoveredAuthority::Valid);
+            Either::Right(RecoveredAuthorization::new_unchecked(authorization, authority))
+        })
+        .collect()
+}
+
+fn outcome(result: ExecutionResult) -> Outcome {
+    let gas_used = result.tx_gas_used();
+    match result {
+        ExecutionResult::Success { logs, .. } => Outcome { success: true, gas_used, logs },
+        ExecutionResult::Revert { .. } | ExecutionResult::Halt { .. } => {
+            Outcome { success: false, gas_used, logs: Vec::new() }
+        }
+    }
+}

@@ -1,0 +1,395 @@
+//! The state as the builder core sees it: the newest sealed snapshot, under everything that the open block has already changed.
+//!
+//! One owner, the builder core. Values once read stay in a flat cache across blocks (the builder is the only writer of the chain's
+//! state, so its cache cannot be stale); what the open block changed is remembered and leaves as [`StateChanges`] when it closes.
+//! revm reads through `Database` and writes through `DatabaseCommit`, once per transaction: a slot counts as changed when its value
+//! differs from ours, never by revm's own `is_changed`, whose base moves with every transaction.
+
+use std::collections::HashMap;
+
+use foldhash::fast::RandomState;
+use revm::bytecode::Bytecode;
+use revm::database_interface::{DBErrorMarker, Database, DatabaseCommit};
+use revm::primitives::{AddressMap, KECCAK_EMPTY};
+use revm::state::{Account as EvmAccount, AccountInfo as EvmAccountInfo};
+
+use crate::builder::block::StateDiff;
+use crate::limits;
+use crate::primitives::{Address, B256, Bytes, U256};
+use crate::state::{AccountChange, AccountInfo, Snapshot, StateChanges, StateError, StateReader};
+
+/// A failed read of the state under the block: fatal for the process, never the sender's fault.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum WorldError {
+    #[error(transparent)]
+    State(#[from] StateError),
+    #[error("code {0} is named by an account and not in the state")]
+    CodeMissing(B256),
+}
+
+impl DBErrorMarker for WorldError {}
+
+/// An account under the open block. `exists: false` is an account that the state does not hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WorldAccount {
+    pub nonce: u64,
+    pub balance_wei: U256,
+    pub code_hash: B256,
+    pub exists: bool,
+}
+
+impl WorldAccount {
+    const ABSENT: Self = Self { nonce: 0, balance_wei: U256::ZERO, code_hash: KECCAK_EMPTY, exists: false };
+
+    #[must_use]
+    pub fn has_code(&self) -> bool {
+        self.code_hash != KECCAK_EMPTY
+    }
+}
+
+impl Default for WorldAccount {
+    fn default() -> Self {
+        Self::ABSENT
+    }
+}
+
+struct CachedAccount {
+    now: WorldAccount,
+    /// The block that last changed it; its first change in a block puts it on the dirty list.
+    dirty_block: u64,
+    storage_cleared: bool,
+}
+
+struct CachedSlot {
+    now: U256,
+    at_block_start: U256,
+    dirty_block: u64,
+}
+
+/// See the module's text.
+pub struct World {
+    snapshot: Snapshot,
+    accounts: HashMap<Address, CachedAccount, RandomState>,
+    slots: HashMap<(Address, U256), CachedSlot, RandomState>,
+    codes: HashMap<B256, Bytecode, RandomState>,
+    block_number: u64,
+    dirty_accounts: Vec<Address>,
+    dirty_slots: Vec<(Address, U256)>,
+    new_codes: Vec<(B256, Bytes)>,
+    /// What the last commit changed, in the order in which readers must apply it.
+    diffs: Vec<StateDiff>,
+    /// Hashes of the last 256 blocks, at `number % 256`.
+    block_hashes: Box<[B256; 256]>,
+}
+
+impl World {
+    #[must_use]
+    pub fn new(snapshot: Snapshot) -> Self {
+        Self {
+            snapshot,
+            accounts: HashMap::with_capacity_and_hasher(limits::WORLD_ACCOUNTS_START, RandomState::default()),
+            slots: HashMap::with_hasher(RandomState::default()),
+            codes: HashMap::with_hasher(RandomState::default()),
+            block_number: 0,
+            dirty_accounts: Vec::with_capacity(limits::WORLD_ACCOUNTS_START),
+            dirty_slots: Vec::new(),
+            new_codes: Vec::new(),
+            diffs: Vec::with_capacity(64),
+            block_hashes: Box::new([B256::ZERO; 256]),
+        }
+    }
+
+    /// Names the block that changes belong to from now on. Nothing of an earlier block may be left untaken.
+    pub fn begin_block(&mut self, number: u64) {
+        assert!(self.dirty_accounts.is_empty());
+        assert!(self.dirty_slots.is_empty());
+        self.block_number = number;
+        if self.accounts.len() > limits::WORLD_ACCOUNTS_MAX {
+            self.accounts.clear();
+        }
+        if self.slots.len() > limits::WORLD_SLOTS_MAX {
+            self.slots.clear();
+        }
+        if self.codes.len() > limits::WORLD_CODES_MAX {
+            self.codes.clear();
+        }
+    }
+
+    /// Takes the snapshot after the block whose changes were taken, and its hash for `BLOCKHASH`.
+    pub fn sealed(&mut self, snapshot: Snapshot, number: u64, hash: B256) {
+        self.snapshot = snapshot;
+        self.set_block_hash(number, hash);
+    }
+
+    pub fn set_block_hash(&mut self, number: u64, hash: B256) {
+        self.block_hashes[(number % 256) as usize] = hash;
+    }
+
+    /// What the last commit changed.
+    #[must_use]
+    pub fn diffs(&self) -> &[StateDiff] {
+        &self.diffs
+    }
+
+    /// Codes that the open block has deployed so far, oldest first.
+    #[must_use]
+    pub fn new_codes(&self) -> &[(B256, Bytes)] {
+        &self.new_codes
+    }
+
+    /// The account under the open block.
+    ///
+    /// # Errors
+    /// When the state below cannot be read.
+    pub fn account(&mut self, address: Address) -> Result<WorldAccount, WorldError> {
+        Ok(self.cached_account(address)?.now)
+    }
+
+    /// A storage slot under the open block.
+    ///
+    /// # Errors
+    /// When the state below cannot be read.
+    pub fn slot(&mut self, address: Address, slot: U256) -> Result<U256, WorldError> {
+        Ok(self.cached_slot(address, slot)?.now)
+    }
+
+    /// The account under the open block, for a reader outside execution: the cache does not grow by it.
+    ///
+    /// # Errors
+    /// When the state below cannot be read.
+    pub fn peek_account(&self, address: Address) -> Result<WorldAccount, WorldError> {
+        match self.accounts.get(&address) {
+            Some(cached) => Ok(cached.now),
+            None => self.sealed_account(&address),
+        }
+    }
+
+    /// The slot under the open block, for a reader outside execution.
+    ///
+    /// # Errors
+    /// When the state below cannot be read.
+    pub fn peek_slot(&self, address: Address, slot: U256) -> Result<U256, WorldError> {
+        match self.slots.get(&(address, slot)) {
+            Some(cached) => Ok(cached.now),
+            None if self.accounts.get(&address).is_some_and(|cached| cached.storage_cleared) => Ok(U256::ZERO),
+            None => Ok(self.snapshot.storage(&address, slot)?),
+        }
+    }
+
+    /// The account after the last sealed block.
+    ///
+    /// # Errors
+    /// When the state cannot be read.
+    pub fn sealed_account(&self, address: &Address) -> Result<WorldAccount, WorldError> {
+        sealed_account(&self.snapshot, address)
+    }
+
+    /// Code by hash, empty for the empty hash.
+    ///
+    /// # Errors
+    /// When the state below cannot be read or does not hold a code that an account names.
+    pub fn code(&mut self, hash: B256) -> Result<Bytecode, WorldError> {
+        if hash == KECCAK_EMPTY || hash.is_zero() {
+            return Ok(Bytecode::default());
+        }
+        if let Some(code) = self.codes.get(&hash) {
+            return Ok(code.clone());
+        }
+        let bytes = self.snapshot.code(&hash)?.ok_or(WorldError::CodeMissing(hash))?;
+        let code = Bytecode::new_raw(bytes);
+        self.codes.insert(hash, code.clone());
+        Ok(code)
+    }
+
+    /// Whether the open block has changed the account or its storage.
+    #[must_use]
+    pub fn is_dirty(&self, address: &Address) -> bool {
+        self.accounts.get(address).is_some_and(|cached| cached.dirty_block == self.block_number)
+    }
+
+    /// The newest sealed state.
+    #[must_use]
+    pub fn snapshot(&self) -> &Snapshot {
+        &self.snapshot
+    }
+
+    /// Net changes of the block, which ends here; slots that came back to their first value are left out.
+    pub fn take_changes(&mut self) -> StateChanges {
+        let mut index_of = HashMap::with_capacity_and_hasher(self.dirty_accounts.len(), RandomState::default());
+        let mut accounts = Vec::with_capacity(self.dirty_accounts.len());
+        for address in self.dirty_accounts.drain(..) {
+            let cached = self.accounts.get_mut(&address).expect("dirty accounts stay cached until their block ends");
+            index_of.insert(address, accounts.len());
+            let account = cached.now.exists.then_some(AccountInfo {
+                nonce: cached.now.nonce,
+                balance_wei: cached.now.balance_wei,
+                code_hash: cached.now.code_hash,
+            });
+            accounts.push(AccountChange { address, account, storage_cleared: cached.storage_cleared, storage: Vec::new() });
+            cached.storage_cleared = false;
+        }
+        for key in self.dirty_slots.drain(..) {
+            let cached = self.slots.get_mut(&key).expect("dirty slots stay cached until their block ends");
+            let index = *index_of.get(&key.0).expect("a changed slot marks its account");
+            if cached.now != cached.at_block_start || accounts[index].storage_cleared {
+                accounts[index].storage.push((key.1, cached.now));
+            }
+        }
+        StateChanges { accounts, codes: std::mem::take(&mut self.new_codes) }
+    }
+
+    fn cached_account(&mut self, address: Address) -> Result<&mut CachedAccount, WorldError> {
+        use std::collections::hash_map::Entry;
+        match self.accounts.entry(address) {
+            Entry::Occupied(entry) => Ok(entry.into_mut()),
+            Entry::Vacant(entry) => {
+                let now = sealed_account(&self.snapshot, &address)?;
+                Ok(entry.insert(CachedAccount { now, dirty_block: 0, storage_cleared: false }))
+            }
+        }
+    }
+
+    fn cached_slot(&mut self, address: Address, slot: U256) -> Result<&mut CachedSlot, WorldError> {
+        use std::collections::hash_map::Entry;
+        match self.slots.entry((address, slot)) {
+            Entry::Occupied(entry) => Ok(entry.into_mut()),
+            Entry::Vacant(entry) => {
+                let cleared = self.accounts.get(&address).is_some_and(|cached| cached.storage_cleared);
+                let now = if cleared { U256::ZERO } else { self.snapshot.storage(&address, slot)? };
+                Ok(entry.insert(CachedSlot { now, at_block_start: now, dirty_block: 0 }))
+            }
+        }
+    }
+
+    fn commit_account(&mut self, address: Address, account: EvmAccount) -> Result<(), WorldError> {
+        let deleted = account.is_selfdestructed() || account.info.is_empty();
+        let next = if deleted {
+            WorldAccount::ABSENT
+        } else {
+            WorldAccount {
+                nonce: account.info.nonce,
+                balance_wei: account.info.balance,
+                code_hash: account.info.code_hash,
+                exists: true,
+            }
+        };
+        let selfdestructed = account.is_selfdestructed();
+        if next.has_code() && self.account(address)?.code_hash != next.code_hash {
+            let code = account.info.code.ok_or(WorldError::CodeMissing(next.code_hash))?;
+            self.add_code(next.code_hash, code);
+        }
+        self.set_account(address, next, selfdestructed)?;
+        if selfdestructed {
+            return Ok(());
+        }
+        for (slot, value) in account.storage {
+            self.set_slot(address, slot, value.present_value)?;
+        }
+        Ok(())
+    }
+
+    fn set_account(&mut self, address: Address, next: WorldAccount, selfdestructed: bool) -> Result<(), WorldError> {
+        let block_number = self.block_number;
+        let cached = self.cached_account(address)?;
+        if cached.now == next && !selfdestructed {
+            return Ok(());
+        }
+        cached.now = next;
+        cached.storage_cleared |= selfdestructed;
+        let first_change = std::mem::replace(&mut cached.dirty_block, block_number) != block_number;
+        if first_change {
+            self.dirty_accounts.push(address);
+        }
+        self.diffs.push(if next.exists {
+            StateDiff::Account {
+                address,
+                nonce: next.nonce,
+                balance_wei: next.balance_wei,
+                code_hash: next.code_hash,
+            }
+        } else {
+            StateDiff::Deleted { address }
+        });
+        Ok(())
+    }
+
+    fn set_slot(&mut self, address: Address, slot: U256, value: U256) -> Result<(), WorldError> {
+        let block_number = self.block_number;
+        let cached = self.cached_slot(address, slot)?;
+        if cached.now == value {
+            return Ok(());
+        }
+        if cached.dirty_block != block_number {
+            cached.dirty_block = block_number;
+            cached.at_block_start = cached.now;
+            cached.now = value;
+            self.dirty_slots.push((address, slot));
+        } else {
+            cached.now = value;
+        }
+        let account = self.cached_account(address)?;
+        if std::mem::replace(&mut account.dirty_block, block_number) != block_number {
+            self.dirty_accounts.push(address);
+        }
+        self.diffs.push(StateDiff::Slot { address, slot, value });
+        Ok(())
+    }
+
+    fn add_code(&mut self, hash: B256, code: Bytecode) {
+        if self.codes.contains_key(&hash) && self.new_codes.iter().any(|(known, _)| *known == hash) {
+            return;
+        }
+        self.new_codes.push((hash, code.original_bytes()));
+        self.codes.insert(hash, code);
+    }
+}
+
+fn sealed_account(snapshot: &Snapshot, address: &Address) -> Result<WorldAccount, WorldError> {
+    Ok(snapshot.account(address)?.map_or(WorldAccount::ABSENT, |account| WorldAccount {
+        nonce: account.nonce,
+        balance_wei: account.balance_wei,
+        code_hash: account.code_hash,
+        exists: true,
+    }))
+}
+
+impl Database for World {
+    type Error = WorldError;
+
+    fn basic(&mut self, address: Address) -> Result<Option<EvmAccountInfo>, WorldError> {
+        let account = self.account(address)?;
+        Ok(account.exists.then_some(EvmAccountInfo {
+            balance: account.balance_wei,
+            nonce: account.nonce,
+            code_hash: account.code_hash,
+            account_id: None,
+            // `None` makes revm ask for a code only when it runs it.
+            code: None,
+        }))
+    }
+
+    fn code_by_hash(&mut self, code_hash: B256) -> Result<Bytecode, WorldError> {
+        self.code(code_hash)
+    }
+
+    fn storage(&mut self, address: Address, index: U256) -> Result<U256, WorldError> {
+        self.slot(address, index)
+    }
+
+    fn block_hash(&mut self, number: u64) -> Result<B256, WorldError> {
+        Ok(self.block_hashes[(number % 256) as usize])
+    }
+}
+
+impl DatabaseCommit for World {
+    fn commit(&mut self, changes: AddressMap<EvmAccount>) {
+        self.diffs.clear();
+        for (address, account) in changes {
+            if !account.is_touched() {
+                continue;
+            }
+            // Every account and slot in `changes` was read through us in this transaction, so it is cached and nothing is read here.
+            self.commit_account(address, account).expect("accounts and slots of a transaction are cached by its reads");
+        }
+    }
+}
