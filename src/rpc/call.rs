@@ -100,7 +100,7 @@ impl Cfg for CallCfg {
     }
 
     fn spec(&self) -> SpecId {
-        self.0.spec()
+        self.0.spec
     }
 
     fn max_blobs_per_tx(&self) -> Option<u64> {

@@ -14,7 +14,6 @@ use crate::rpc::source::{BlockSource, OpenPrefix, Place, ReceiptView, TxView, de
 
 /// Hash of an empty list: what `sha3Uncles` is in every block after the merge.
 const UNCLES_HASH_EMPTY: B256 = alloy_consensus::EMPTY_OMMER_ROOT_HASH;
-const NONCE_ZERO: [u8; 8] = [0; 8];
 
 /// The block object; `full` writes transactions as objects, else as hashes.
 ///

@@ -3,6 +3,29 @@
 use crate::codec::hex::{data_into, quantity_into};
 use crate::primitives::U256;
 
+/// A number that JSON-RPC writes as a quantity.
+pub trait Quantity {
+    fn into_u256(self) -> U256;
+}
+
+impl Quantity for u64 {
+    fn into_u256(self) -> U256 {
+        U256::from(self)
+    }
+}
+
+impl Quantity for u128 {
+    fn into_u256(self) -> U256 {
+        U256::from(self)
+    }
+}
+
+impl Quantity for U256 {
+    fn into_u256(self) -> U256 {
+        self
+    }
+}
+
 /// An object that is being written. `end` closes it; every other method adds one member.
 pub struct Object<'a> {
     out: &'a mut Vec<u8>,
@@ -28,7 +51,7 @@ impl<'a> Object<'a> {
         self.out
     }
 
-    pub fn quantity(&mut self, name: &str, value: impl Into<U256>) {
+    pub fn quantity(&mut self, name: &str, value: impl Quantity) {
         quantity(value, self.member(name));
     }
 
@@ -62,9 +85,9 @@ impl<'a> Object<'a> {
 }
 
 /// Appends `"0x…"` without leading zeros.
-pub fn quantity(value: impl Into<U256>, out: &mut Vec<u8>) {
+pub fn quantity(value: impl Quantity, out: &mut Vec<u8>) {
     out.push(b'"');
-    quantity_into(value, out);
+    quantity_into(value.into_u256(), out);
     out.push(b'"');
 }
 

@@ -18,9 +18,19 @@ pub mod encode;
 
 pub mod history;
 
+pub mod log_filter;
+
+pub mod plan;
+pub mod reply;
+pub mod subscription;
+
 pub mod call;
 pub mod call_request;
 pub mod call_state;
 
 pub use error::RpcError;
 pub use method::{Class, Method};
+pub use plan::{Plan, Rendered, SubmitRequest, plan, render_builder_answer};
+pub use reply::{end_error, refusal_error, render_admitted, render_preconfirmed};
+pub use subscription::{ConnectionKey, NotificationSink, Progress, SubscriptionId, SubscriptionKind, Subscriptions};
+pub use view::{Settings, View};

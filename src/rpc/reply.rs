@@ -1,0 +1,60 @@
+//! Results and errors of submitted transactions: the one table from what the builder core says to what the client reads.
+
+use crate::builder::block::OpenBlock;
+use crate::mempool::{EndState, Invalid, Reject};
+use crate::messages::{Refusal, SubmitWait};
+use crate::primitives::B256;
+use crate::rpc::encode;
+use crate::rpc::error::{RpcError, code};
+use crate::rpc::json;
+use crate::rpc::source::{Place, ReceiptView};
+
+/// Result of `eth_sendRawTransaction` and `eth_sendRawTransactionConditional`.
+pub fn render_admitted(hash: &B256, out: &mut Vec<u8>) {
+    json::data(hash.as_slice(), out);
+}
+
+/// Result of `eth_sendRawTransactionSync`: the preconfirmed receipt.
+///
+/// # Errors
+/// -32603 when the block has no such entry: the builder core names only published ones.
+pub fn render_preconfirmed(block: &OpenBlock, index: u32, out: &mut Vec<u8>) -> Result<(), RpcError> {
+    let index = index as usize;
+    let Some(tx) = block.transactions.get(index) else {
+        return Err(RpcError::internal(format!("block {} has no transaction {index}", block.context.number)));
+    };
+    let receipt = ReceiptView::placed(block, tx, index);
+    encode::receipt(&receipt, &Place::unsealed(&block.context), out);
+    Ok(())
+}
+
+/// Why a transaction was not admitted.
+#[must_use]
+pub fn refusal_error(refusal: &Refusal, wait: SubmitWait) -> RpcError {
+    match refusal {
+        Refusal::Draining => RpcError::limit("the sequencer is shutting down and admits nothing any more"),
+        Refusal::ChainBehind => RpcError::limit("the chain database is behind: try again"),
+        Refusal::Condition(reason) => {
+            RpcError::new(code::REJECTED, format!("transaction condition can never be met: {reason}"))
+        }
+        Refusal::Pool(Reject::NonceTooHigh { tx, next, .. }) if wait == SubmitWait::Preconfirmation => {
+            RpcError::sync_nonce_gap(*tx, *next)
+        }
+        Refusal::Pool(reject) if reject.is_limit() => RpcError::limit(reject.to_string()),
+        Refusal::Pool(reject) => RpcError::server(reject.to_string()),
+    }
+}
+
+/// Why a transaction that was waited for ended without a place.
+#[must_use]
+pub fn end_error(hash: &B256, end: &EndState) -> RpcError {
+    let (code, text) = match end {
+        EndState::Rejected(reject) if reject.is_limit() => (code::LIMIT, reject.to_string()),
+        EndState::Rejected(reject) => (code::SERVER, reject.to_string()),
+        EndState::Invalidated(reason @ Invalid::Condition(_)) => (code::REJECTED, reason.to_string()),
+        EndState::Invalidated(reason) => (code::SERVER, reason.to_string()),
+        EndState::Evicted { .. } => (code::LIMIT, end.to_string()),
+        EndState::Placed | EndState::Replaced { .. } | EndState::Expired { .. } => (code::SERVER, end.to_string()),
+    };
+    RpcError { code, message: text, data: Some(format!("\"{hash}\"")) }
+}

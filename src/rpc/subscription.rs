@@ -1,0 +1,388 @@
+//! Subscriptions of one shard's WebSocket connections: heads in, notifications out.
+//!
+//! Owner: one ingress shard. Everybody sees the same events in the same order; each event is encoded once and framed per subscriber.
+//!
+//! `newPendingTransactions` announces a transaction when it has its place in the open block and the place is durable. Before that
+//! only the shard that admitted it and the builder core know it; a transaction behind a nonce gap is not announced, as elsewhere.
+
+use std::collections::HashMap;
+
+use crate::builder::block::{Heads, OpenBlock, PlacedTx};
+use crate::primitives::{Sequence, ShardId};
+use crate::rpc::encode;
+use crate::rpc::error::RpcError;
+use crate::rpc::json;
+use crate::rpc::limits::{
+    EVENT_BLOCKS_PER_TURN_MAX, EVENT_TXS_PER_TURN_MAX, PRECONFIRMATIONS_PER_NOTIFICATION_MAX,
+    SUBSCRIPTIONS_PER_CONNECTION_MAX,
+};
+use crate::rpc::log_filter::LogFilter;
+use crate::rpc::source::{BlockSource, Place, ReceiptView, TxView};
+
+/// Names a subscription and, in its upper 16 bits, the shard that owns it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SubscriptionId(u64);
+
+impl SubscriptionId {
+    #[must_use]
+    pub fn shard(self) -> ShardId {
+        ShardId((self.0 >> 48) as u16)
+    }
+
+    /// Reads what `write` wrote.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let digits = text.strip_prefix("0x")?;
+        let well_formed = digits.len() == 16 && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+        well_formed.then(|| u64::from_str_radix(digits, 16).ok().map(Self)).flatten()
+    }
+
+    /// Appends the JSON string.
+    pub fn write(self, out: &mut Vec<u8>) {
+        json::data(&self.0.to_be_bytes(), out);
+    }
+}
+
+/// The connection that a notification goes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ConnectionKey {
+    pub connection: u32,
+    /// Reuse counter of the slot, as in `ReplyToken`.
+    pub generation: u32,
+}
+
+/// What a subscriber wants to hear.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SubscriptionKind {
+    NewHeads,
+    Logs(Box<LogFilter>),
+    NewPendingTransactions { full: bool },
+    Preconfirmations,
+}
+
+/// Where the next placed transaction is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Cursor {
+    /// Sealed blocks up to here have been announced.
+    head_number: u64,
+    /// The block whose entries are being announced, and how many of them were.
+    block_number: u64,
+    tx_count: usize,
+}
+
+/// Whether a turn announced everything there was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    Done,
+    /// The turn's bound was reached: call again before sleeping.
+    More,
+}
+
+struct Subscriber {
+    id: SubscriptionId,
+    connection: ConnectionKey,
+}
+
+/// Every subscription of one shard.
+pub struct Subscriptions {
+    shard: ShardId,
+    /// 48 bits; never reused.
+    next_id: u64,
+    per_connection: HashMap<ConnectionKey, usize, foldhash::fast::RandomState>,
+    heads: Vec<Subscriber>,
+    logs: Vec<(Subscriber, Box<LogFilter>)>,
+    pending_hashes: Vec<Subscriber>,
+    pending_full: Vec<Subscriber>,
+    preconfirmations: Vec<Subscriber>,
+    cursor: Option<Cursor>,
+    /// Blocks that could not be announced, because they had left `Heads::recent` before this shard looked.
+    skipped_block_count: u64,
+    result: Vec<u8>,
+    frame: Vec<u8>,
+}
+
+/// Where notifications go: the connection, and the bytes of one JSON-RPC notification.
+pub trait NotificationSink {
+    fn notify(&mut self, connection: ConnectionKey, notification: &[u8]);
+}
+
+impl<F: FnMut(ConnectionKey, &[u8])> NotificationSink for F {
+    fn notify(&mut self, connection: ConnectionKey, notification: &[u8]) {
+        self(connection, notification);
+    }
+}
+
+impl Subscriptions {
+    #[must_use]
+    pub fn new(shard: ShardId) -> Self {
+        Self {
+            shard,
+            next_id: 1,
+            per_connection: HashMap::default(),
+            heads: Vec::new(),
+            logs: Vec::new(),
+            pending_hashes: Vec::new(),
+            pending_full: Vec::new(),
+            preconfirmations: Vec::new(),
+            cursor: None,
+            skipped_block_count: 0,
+            result: Vec::new(),
+            frame: Vec::new(),
+        }
+    }
+
+    /// Registers a subscription. It hears what happens from now on.
+    ///
+    /// # Errors
+    /// -32005 when the connection has as many as it may; on full: `Reject`.
+    pub fn add(
+        &mut self,
+        connection: ConnectionKey,
+        kind: SubscriptionKind,
+        heads: &Heads,
+        durable: Sequence,
+    ) -> Result<SubscriptionId, RpcError> {
+        let count = self.per_connection.get(&connection).copied().unwrap_or(0);
+        if count >= SUBSCRIPTIONS_PER_CONNECTION_MAX {
+            return Err(RpcError::limit(format!(
+                "too many subscriptions on this connection: {count}, limit {SUBSCRIPTIONS_PER_CONNECTION_MAX}"
+            )));
+        }
+        if self.is_empty() {
+            // Nobody listened: the past is not announced.
+            self.cursor = Some(Cursor::at_tip(heads, durable));
+        }
+        self.per_connection.insert(connection, count + 1);
+        let id = SubscriptionId(u64::from(self.shard.0) << 48 | self.next_id);
+        self.next_id += 1;
+        let subscriber = Subscriber { id, connection };
+        match kind {
+            SubscriptionKind::NewHeads => self.heads.push(subscriber),
+            SubscriptionKind::Logs(filter) => self.logs.push((subscriber, filter)),
+            SubscriptionKind::NewPendingTransactions { full: false } => self.pending_hashes.push(subscriber),
+            SubscriptionKind::NewPendingTransactions { full: true } => self.pending_full.push(subscriber),
+            SubscriptionKind::Preconfirmations => self.preconfirmations.push(subscriber),
+        }
+        Ok(id)
+    }
+
+    /// Ends a subscription of this connection; false when it has none of that id.
+    pub fn remove(&mut self, connection: ConnectionKey, id: SubscriptionId) -> bool {
+        let before = self.len();
+        self.retain(|subscriber| subscriber.connection != connection || subscriber.id != id);
+        let removed = self.len() < before;
+        if removed && let Some(count) = self.per_connection.get_mut(&connection) {
+            *count -= 1;
+            if *count == 0 {
+                self.per_connection.remove(&connection);
+            }
+        }
+        removed
+    }
+
+    /// Ends every subscription of a connection that is gone.
+    pub fn remove_connection(&mut self, connection: ConnectionKey) {
+        if self.per_connection.remove(&connection).is_some() {
+            self.retain(|subscriber| subscriber.connection != connection);
+        }
+    }
+
+    fn retain(&mut self, keep: impl Fn(&Subscriber) -> bool) {
+        for list in [&mut self.heads, &mut self.pending_hashes, &mut self.pending_full, &mut self.preconfirmations] {
+            list.retain(&keep);
+        }
+        self.logs.retain(|(subscriber, _)| keep(subscriber));
+    }
+
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.heads.len()
+            + self.logs.len()
+            + self.pending_hashes.len()
+            + self.pending_full.len()
+            + self.preconfirmations.len()
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    #[must_use]
+    pub fn skipped_block_count(&self) -> u64 {
+        self.skipped_block_count
+    }
+
+    /// Whether `announce` has something to say at `durable`.
+    #[must_use]
+    pub fn has_news(&self, heads: &Heads, durable: Sequence) -> bool {
+        let Some(cursor) = self.cursor.filter(|_| !self.is_empty()) else { return false };
+        let sealed = heads.recent_by_number(cursor.head_number + 1).is_some_and(|next| next.sequence <= durable);
+        let placed = block_at(heads, cursor.block_number)
+            .and_then(|block| block.transactions.get(cursor.tx_count))
+            .is_some_and(|tx| tx.sequence <= durable);
+        sealed || placed
+    }
+
+    /// Writes the notifications of everything that became durable since the last call: placed transactions in order, then blocks.
+    ///
+    /// Runs on: ingress shard, once per turn; bounded by `EVENT_TXS_PER_TURN_MAX` and `EVENT_BLOCKS_PER_TURN_MAX`.
+    pub fn announce(&mut self, heads: &Heads, durable: Sequence, sink: &mut impl NotificationSink) -> Progress {
+        if self.is_empty() {
+            self.cursor = None;
+            return Progress::Done;
+        }
+        let mut cursor = self.cursor.unwrap_or_else(|| Cursor::at_tip(heads, durable));
+        self.catch_up(&mut cursor, heads);
+        let mut budget = EVENT_TXS_PER_TURN_MAX;
+        while let Some(block) = block_at(heads, cursor.block_number) {
+            let announced = self.announce_placed(block, cursor.tx_count, budget, durable, sink);
+            cursor.tx_count += announced;
+            budget -= announced;
+            // Only a sealed block is complete: nothing is appended to it any more.
+            let complete = heads.recent_by_number(cursor.block_number).is_some()
+                && cursor.tx_count == block.transactions.len();
+            if !complete {
+                break;
+            }
+            cursor.block_number += 1;
+            cursor.tx_count = 0;
+        }
+        for _ in 0..EVENT_BLOCKS_PER_TURN_MAX {
+            let next = heads.recent_by_number(cursor.head_number + 1).filter(|next| next.sequence <= durable);
+            // A block is announced after its transactions.
+            let Some(sealed) = next.filter(|next| next.header.number < cursor.block_number) else { break };
+            self.announce_sealed(sealed, sink);
+            cursor.head_number += 1;
+        }
+        self.cursor = Some(cursor);
+        if self.has_news(heads, durable) { Progress::More } else { Progress::Done }
+    }
+
+    /// Moves a cursor that fell behind the oldest block in memory.
+    fn catch_up(&mut self, cursor: &mut Cursor, heads: &Heads) {
+        let Some(oldest) = heads.recent.first().map(|block| block.header.number) else { return };
+        if cursor.head_number + 1 < oldest {
+            self.skipped_block_count += oldest - 1 - cursor.head_number;
+            cursor.head_number = oldest - 1;
+        }
+        if cursor.block_number < oldest {
+            cursor.block_number = oldest;
+            cursor.tx_count = 0;
+        }
+    }
+
+    /// Announces durable entries of `block` from `start` on; answers how many.
+    fn announce_placed(
+        &mut self,
+        block: &OpenBlock,
+        start: usize,
+        budget: usize,
+        durable: Sequence,
+        sink: &mut impl NotificationSink,
+    ) -> usize {
+        let shown = |tx: &&PlacedTx| tx.sequence <= durable;
+        let count = block.transactions.range(start..start.saturating_add(budget)).take_while(shown).count();
+        if count == 0 || !self.hears_placed() {
+            return count;
+        }
+        if !self.preconfirmations.is_empty() {
+            let mut first = start;
+            while first < start + count {
+                let last = (first + PRECONFIRMATIONS_PER_NOTIFICATION_MAX).min(start + count);
+                self.result.clear();
+                let entries = block.transactions.range(first..last).enumerate();
+                let place = Place::unsealed(&block.context);
+                json::array(entries, &mut self.result, |(offset, tx), out| {
+                    encode::receipt(&ReceiptView::placed(block, tx, first + offset), &place, out);
+                });
+                deliver(&self.preconfirmations, &self.result, &mut self.frame, sink);
+                first = last;
+            }
+        }
+        if self.pending_hashes.is_empty() && self.pending_full.is_empty() {
+            return count;
+        }
+        for tx in block.transactions.range(start..start + count) {
+            self.result.clear();
+            json::data(tx.hash.as_slice(), &mut self.result);
+            deliver(&self.pending_hashes, &self.result, &mut self.frame, sink);
+            if !self.pending_full.is_empty() {
+                self.result.clear();
+                let view = TxView { raw: block.raw(tx), hash: tx.hash, sender: tx.sender };
+                if encode::transaction(&view, None, &mut self.result).is_ok() {
+                    deliver(&self.pending_full, &self.result, &mut self.frame, sink);
+                }
+            }
+        }
+        count
+    }
+
+    fn hears_placed(&self) -> bool {
+        !self.preconfirmations.is_empty() || !self.pending_hashes.is_empty() || !self.pending_full.is_empty()
+    }
+
+    fn announce_sealed(&mut self, sealed: &crate::builder::block::SealedBlock, sink: &mut impl NotificationSink) {
+        if !self.heads.is_empty() {
+            self.result.clear();
+            encode::header(&sealed.header, sealed.hash, &mut self.result);
+            deliver(&self.heads, &self.result, &mut self.frame, sink);
+        }
+        if !self.logs.iter().any(|(_, filter)| filter.may_match(&sealed.header.logs_bloom)) {
+            return;
+        }
+        let source = BlockSource::Sealed(sealed);
+        let place = source.place();
+        let visited = source.for_each_receipt(|receipt| {
+            for (offset, entry) in receipt.logs().enumerate() {
+                self.result.clear();
+                for (subscriber, _) in self.logs.iter().filter(|(_, filter)| filter.matches(entry)) {
+                    if self.result.is_empty() {
+                        encode::log(entry, &place, receipt, offset, &mut self.result);
+                    }
+                    deliver(std::slice::from_ref(subscriber), &self.result, &mut self.frame, sink);
+                }
+            }
+            Ok(())
+        });
+        debug_assert!(visited.is_ok(), "a sealed block in memory cannot be damaged");
+    }
+}
+
+impl Cursor {
+    /// Behind everything that may be shown now.
+    fn at_tip(heads: &Heads, durable: Sequence) -> Self {
+        let mut head_number = heads.latest.header.number;
+        while head_number > 0
+            && heads.recent_by_number(head_number).is_some_and(|block| block.sequence > durable)
+            && heads.recent_by_number(head_number - 1).is_some()
+        {
+            head_number -= 1;
+        }
+        let block_number = head_number + 1;
+        let tx_count = block_at(heads, block_number)
+            .map_or(0, |block| block.transactions.iter().take_while(|tx| tx.sequence <= durable).count());
+        Self { head_number, block_number, tx_count }
+    }
+}
+
+/// A block in memory, sealed or not.
+fn block_at(heads: &Heads, number: u64) -> Option<&OpenBlock> {
+    match heads.recent_by_number(number) {
+        Some(sealed) => Some(&sealed.block),
+        None => heads.open.as_deref().filter(|open| open.context.number == number),
+    }
+}
+
+/// Frames one result for each subscriber.
+fn deliver(subscribers: &[Subscriber], result: &[u8], frame: &mut Vec<u8>, sink: &mut impl NotificationSink) {
+    for subscriber in subscribers {
+        frame.clear();
+        frame.extend_from_slice(br#"{"jsonrpc":"2.0","method":"eth_subscription","params":{"subscription":"#);
+        subscriber.id.write(frame);
+        frame.extend_from_slice(br#","result":"#);
+        frame.extend_from_slice(result);
+        frame.extend_from_slice(b"}}");
+        sink.notify(subscriber.connection, frame);
+    }
+}
