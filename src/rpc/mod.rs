@@ -24,6 +24,11 @@ pub mod plan;
 pub mod reply;
 pub mod subscription;
 
+pub mod query;
+pub mod query_call;
+pub mod query_fees;
+pub mod query_logs;
+
 pub mod call;
 pub mod call_request;
 pub mod call_state;
@@ -31,6 +36,7 @@ pub mod call_state;
 pub use error::RpcError;
 pub use method::{Class, Method};
 pub use plan::{Plan, Rendered, SubmitRequest, plan, render_builder_answer};
+pub use query::{QueryCache, QueryContext, execute};
 pub use reply::{end_error, refusal_error, render_admitted, render_preconfirmed};
 pub use subscription::{ConnectionKey, NotificationSink, Progress, SubscriptionId, SubscriptionKind, Subscriptions};
 pub use view::{Settings, View};

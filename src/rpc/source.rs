@@ -50,6 +50,8 @@ pub enum BlockSource<'a> {
     Open(OpenPrefix<'a>),
     Sealed(&'a SealedBlock),
     Stored(Box<dyn HistoryBlock + 'a>),
+    /// What would be opened next: `pending` while no block is open.
+    Unopened(Box<BlockContext>),
 }
 
 /// A transaction and where its bytes are.
@@ -144,7 +146,7 @@ impl BlockSource<'_> {
     #[must_use]
     pub fn header(&self) -> Option<(&Header, B256)> {
         match self {
-            Self::Open(_) => None,
+            Self::Open(_) | Self::Unopened(_) => None,
             Self::Sealed(sealed) => Some((&sealed.header, sealed.hash)),
             Self::Stored(stored) => Some((stored.header(), stored.hash())),
         }
@@ -154,6 +156,7 @@ impl BlockSource<'_> {
     pub fn place(&self) -> Place {
         match self {
             Self::Open(prefix) => Place::unsealed(&prefix.block.context),
+            Self::Unopened(context) => Place::unsealed(context),
             Self::Sealed(sealed) => Place::sealed(&sealed.header, sealed.hash),
             Self::Stored(stored) => Place::sealed(stored.header(), stored.hash()),
         }
@@ -163,6 +166,7 @@ impl BlockSource<'_> {
     pub fn tx_count(&self) -> usize {
         match self {
             Self::Open(prefix) => prefix.tx_count,
+            Self::Unopened(_) => 0,
             Self::Sealed(sealed) => sealed.block.transactions.len(),
             Self::Stored(stored) => stored.tx_count(),
         }
@@ -179,6 +183,7 @@ impl BlockSource<'_> {
                 Ok(Some(TxView { raw, hash, sender }))
             }
             Self::Open(OpenPrefix { block, .. }) => Ok(placed_view(block, index)),
+            Self::Unopened(_) => Ok(None),
             Self::Sealed(sealed) => Ok(placed_view(&sealed.block, index)),
         }
     }
@@ -195,6 +200,7 @@ impl BlockSource<'_> {
             }
             Self::Open(prefix) => prefix.block,
             Self::Sealed(sealed) => &sealed.block,
+            Self::Unopened(_) => return Ok(None),
         };
         Ok(block.transactions.get(index).map(|tx| ReceiptView::placed(block, tx, index)))
     }
