@@ -69,3 +69,12 @@ pub const PARK_NS_MAX: u64 = 50_000_000;
 pub const SPIN_NS: u64 = 20_000;
 /// How long a stopping process goes on placing what is ready.
 pub const DRAIN_NS_MAX: u64 = 5_000_000_000;
+
+/// Heavy reads of one shard that are queued or running: the slots of its reply queue from the query pool.
+pub const QUERIES_PER_SHARD_MAX: usize = 1_024;
+/// Heavy reads queued in the process. On full: `Reject`.
+pub const QUERY_QUEUE_SLOTS: usize = 4_096;
+/// Slab bytes reserved for each byte of pooled transactions: a chunk may be four times its content (size classes).
+pub const SLAB_BYTES_PER_POOL_BYTE: usize = 4;
+/// Slab bytes of a shard for transactions between socket and pool. Reserved address space, used only as needed.
+pub const SLAB_BYTES_IN_FLIGHT: usize = 64 * 1_048_576;

@@ -187,6 +187,8 @@ pub enum StateMessage {
 pub enum ChainMessage {
     Sealed(Arc<SealedBlock>),
     Ended { hash: B256, accepted_unix_ns: u64, ended_unix_ns: u64, end: EndState },
+    /// Sync and stop.
+    Stop,
 }
 
 // ---- ingress shard → query pool → ingress shard --------------------------------------------------------------------------------------

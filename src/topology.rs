@@ -1,10 +1,51 @@
 //! Every thread, core, ring and cell. The only place that spawns and wires.
+//!
+//! | ring | from → to | slots | message | on full |
+//! |---|---|---|---|---|
+//! | `ingress_builder` × shards | shard → builder | `INGRESS_RING_SLOTS` | `IngressMessage` | `Reject`: −32005 to the client |
+//! | `builder_ingress` × shards | builder → shard | `IN_FLIGHT_PER_SHARD_MAX` | `BuilderReply` | cannot be: the shard counts what is in flight |
+//! | `builder_freed` × shards | builder → shard | pool + `INGRESS_RING_SLOTS` | `TxHandle` | cannot be: one slot for every chunk in use |
+//! | `builder_state` | builder → state | `STATE_RING_SLOTS` | `StateMessage` | cannot be: one block at a time |
+//! | `state_builder` | state → builder | 1 | `SealedBlock` | cannot be: one block at a time |
+//! | `builder_chain` | builder → chain | pool + `CHAIN_RING_RESERVE` | `ChainMessage` | admission stops first: −32005 |
+//! | `ingress_query` | shards → query pool | `QUERY_QUEUE_SLOTS` | `QueryJob` | `Reject`: −32005 to the client |
+//! | `query_ingress` × shards | query pool → shard | `QUERIES_PER_SHARD_MAX` | `QueryReply` | cannot be: the shard counts what is in flight |
+//!
+//! Cells: [`Shared::heads`] (builder → everyone), [`Shared::durable_seq`] (journal → everyone; without a journal the builder writes it).
 
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use crossbeam::channel::{Receiver as QueryReceiver, bounded};
+use crossbeam::queue::ArrayQueue;
 
-use crate::builder::block::Heads;
+use crate::builder::block::{Heads, SealedBlock};
+use crate::builder::core::{Core, CoreSettings, Now};
+use crate::builder::driver::{BuilderSeat, ShardRings};
+use crate::builder::execution::Executor;
+use crate::builder::world::World;
+use crate::builder::{driver as builder_driver, replay};
+use crate::chain::sealed_record::Recorder;
+use crate::chain::{ChainError, ChainLimits, ChainReader, ChainWriter};
+use crate::config::genesis::ChainSpec;
+use crate::config::{Config, Order};
+use crate::ingress::driver::{ShardSeat, ShardSettings};
+use crate::limits;
+use crate::mempool::{Arrival, Limits as PoolLimits, Mempool, OrderingPolicy, PriorityFee};
+use crate::messages::{ChainMessage, QueryJob, QueryReply};
+use crate::primitives::ShardId;
+use crate::ring::{Consumer, Doorbell, Producer, ring};
+use crate::rpc::query_pool::{QuerySeat, QueryShard};
+use crate::runtime::clock;
+use crate::runtime::slab::{Slab, SlabReader};
+use crate::state::driver::StateSeat;
+use crate::state::{Store, driver as state_driver};
 
 /// What every thread may look at without asking anyone.
 pub struct Shared {
@@ -16,28 +57,463 @@ pub struct Shared {
     pub wants_events: Box<[AtomicBool]>,
     /// Open connections in the process. Written by the shards.
     pub connection_count: AtomicU64,
+    /// Sealed blocks wait for their successor until this is set, then shards close their listeners and connections.
     stopping: AtomicBool,
+    /// Set when nothing will be answered any more: shards end.
+    closed: AtomicBool,
 }
 
 impl Shared {
     #[must_use]
-    pub fn new(heads: std::sync::Arc<Heads>, shard_count: usize) -> Self {
+    pub fn new(heads: Arc<Heads>, shard_count: usize) -> Self {
         Self {
             durable_seq: AtomicU64::new(heads.latest.sequence.0),
             heads: ArcSwap::new(heads),
             wants_events: (0..shard_count).map(|_| AtomicBool::new(false)).collect(),
             connection_count: AtomicU64::new(0),
             stopping: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
         }
     }
 
-    /// Whether the process was told to stop.
+    /// Whether the process was told to stop: nothing new is admitted.
     #[must_use]
     pub fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::Acquire)
     }
 
-    pub fn stop(&self) {
-        self.stopping.store(true, Ordering::Release);
+    /// Whether the last block is sealed and kept: shards end.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
     }
+}
+
+/// Why the process could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum LaunchError {
+    #[error(transparent)]
+    Chain(#[from] ChainError),
+    #[error(transparent)]
+    Replay(#[from] replay::ReplayError),
+    #[error("the hash pool could not be started: {0}")]
+    HashPool(#[from] rayon::ThreadPoolBuildError),
+    #[error("{thread}: {source}")]
+    Thread { thread: String, source: std::io::Error },
+    #[error("the slab of shard {shard} ({bytes} bytes) could not be reserved: {source}")]
+    Slab { shard: u16, bytes: usize, source: std::io::Error },
+    #[error("cannot listen on {address}: {what}")]
+    Listen { address: SocketAddr, what: String },
+    #[error("a temporary data directory could not be made: {0}")]
+    TemporaryDir(std::io::Error),
+}
+
+/// A running process: its address, and the way to stop it.
+pub struct Running {
+    /// Where JSON-RPC listens.
+    pub address: SocketAddr,
+    pub genesis_hash: crate::primitives::B256,
+    pub latest_number: u64,
+    shared: Arc<Shared>,
+    builder_bell: Arc<Doorbell>,
+    shard_bells: Vec<Arc<Doorbell>>,
+    /// Threads whose end ends the process: builder, state, chain.
+    core_threads: Vec<Worker>,
+    shard_threads: Vec<Worker>,
+    query_threads: Vec<Worker>,
+    temporary_dir: Option<PathBuf>,
+}
+
+struct Worker {
+    name: String,
+    handle: JoinHandle<Result<(), String>>,
+}
+
+/// Starts every thread. `rpc` is what the methods know of the process.
+///
+/// # Errors
+/// What could not be opened, replayed, reserved or bound.
+pub fn launch(config: &Config, spec: &ChainSpec, rpc: &crate::rpc::Settings) -> Result<Running, LaunchError> {
+    let (data_dir, temporary_dir) = data_dir(config)?;
+    let opened = open_chain(config, spec, &data_dir.join("chain"))?;
+    let shard_count = shard_count(config);
+    let latest = Arc::clone(opened.recent.last().expect("the list starts with block 0"));
+    let builder_bell = Arc::new(Doorbell::for_thread());
+    let state_bell = Arc::new(Doorbell::for_thread());
+    let chain_bell = Arc::new(Doorbell::for_thread());
+    let (state_tx, state_rx) = ring(limits::STATE_RING_SLOTS, &state_bell);
+    let (sealed_tx, sealed_rx) = ring(1, &builder_bell);
+    let chain_slots = config.mempool.transactions_max as usize + 2 * limits::CHAIN_RING_RESERVE;
+    let (chain_tx, chain_rx) = ring::<ChainMessage>(chain_slots, &chain_bell);
+
+    let wiring = wire_shards(config, rpc, shard_count, &builder_bell)?;
+    let heads = Arc::new(Heads::new(opened.recent.iter().cloned().collect(), None));
+    let shared = Arc::new(Shared::new(heads, shard_count));
+    let cores = Cores::of(config, shard_count);
+
+    let mut core_threads = Vec::new();
+    core_threads.push(spawn("chain", None, move || {
+        crate::chain::thread::run(opened.writer, chain_rx, &chain_bell).map_err(|error| error.to_string())
+    })?);
+    let seat = StateSeat {
+        store: opened.store,
+        parent: latest.state.clone(),
+        inbox: state_rx,
+        sealed: sealed_tx,
+        doorbell: state_bell,
+    };
+    core_threads.push(spawn("state", None, move || state_driver::run(seat).map_err(|error| error.to_string()))?);
+    let seat = BuilderSeat {
+        shards: wiring.builder_ends,
+        state: state_tx,
+        sealed: sealed_rx,
+        chain: chain_tx,
+        doorbell: Arc::clone(&builder_bell),
+        shared: Arc::clone(&shared),
+        wait: config.wait,
+    };
+    core_threads.push(spawn_builder(config, spec, seat, opened.world, opened.recent, wiring.slab_readers, cores.builder)?);
+
+    let query_threads = spawn_queries(config, spec, rpc, &opened.reader, &shared, wiring.query_rx, wiring.query_shards)?;
+    let shard_bells = wiring.shards.iter().map(|end| Arc::clone(&end.doorbell)).collect();
+    let (shard_threads, address) = spawn_shards(wiring.shards, &shared, &cores)?;
+    Ok(Running {
+        address,
+        genesis_hash: opened.genesis_hash,
+        latest_number: latest.header.number,
+        shared,
+        builder_bell,
+        shard_bells,
+        core_threads,
+        shard_threads,
+        query_threads,
+        temporary_dir,
+    })
+}
+
+/// Spawns the builder core; executor and pool are made on its own thread, which they never leave.
+fn spawn_builder(
+    config: &Config,
+    spec: &ChainSpec,
+    seat: BuilderSeat,
+    world: World,
+    recent: Vec<Arc<SealedBlock>>,
+    slabs: Vec<SlabReader>,
+    core: Option<usize>,
+) -> Result<Worker, LaunchError> {
+    let (config, spec) = (config.clone(), spec.clone());
+    spawn("builder", core, move || {
+        let header = recent.last().map(|block| block.header.clone()).unwrap_or_default();
+        let executor = Executor::new(world, spec.chain_id, spec.deposit_contract, spec.fork_at(header.timestamp));
+        let (monotonic_ns, unix_ns) = (clock::monotonic_ns(), clock::wall_unix_ns());
+        let core = Core::new(
+            core_settings(&config, &spec),
+            pool(&config, &spec, header.gas_limit),
+            executor,
+            slabs,
+            recent,
+            Box::new(move |timestamp| spec.fork_at(timestamp)),
+            Now { monotonic_ns, unix_ns },
+        );
+        builder_driver::run(seat, core).map_err(|error| error.to_string())
+    })
+}
+
+impl Running {
+    /// Stops admission, lets what is ready be placed, seals, syncs and ends every thread. Idempotent towards the threads.
+    ///
+    /// # Errors
+    /// The first thread that ended with an error.
+    pub fn stop(self) -> Result<(), String> {
+        self.shared.stopping.store(true, Ordering::Release);
+        self.builder_bell.ring();
+        let mut result = join_all(self.core_threads);
+        self.shared.closed.store(true, Ordering::Release);
+        for bell in &self.shard_bells {
+            bell.ring();
+        }
+        result = result.and(join_all(self.shard_threads)).and(join_all(self.query_threads));
+        if let Some(dir) = self.temporary_dir {
+            // A directory that stays behind costs space and nothing else.
+            if let Err(error) = std::fs::remove_dir_all(&dir) {
+                tracing::warn!(%error, dir = %dir.display(), "temporary data directory not removed");
+            }
+        }
+        result
+    }
+
+    /// The first thread that has ended although nobody asked it to, with what it said.
+    #[must_use]
+    pub fn failed_thread(&mut self) -> Option<String> {
+        let threads = [&mut self.core_threads, &mut self.shard_threads, &mut self.query_threads];
+        let ended = threads.into_iter().find_map(|list| {
+            let index = list.iter().position(|worker| worker.handle.is_finished())?;
+            Some(list.swap_remove(index))
+        })?;
+        let name = ended.name.clone();
+        Some(join(ended).err().unwrap_or_else(|| format!("{name}: ended")))
+    }
+}
+
+fn join(worker: Worker) -> Result<(), String> {
+    let Worker { name, handle } = worker;
+    match handle.join() {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) => Err(format!("{name}: {error}")),
+        Err(_) => Err(format!("{name}: panicked")),
+    }
+}
+
+fn join_all(workers: Vec<Worker>) -> Result<(), String> {
+    workers.into_iter().map(join).fold(Ok(()), Result::and)
+}
+
+fn spawn(
+    name: &str,
+    core: Option<usize>,
+    body: impl FnOnce() -> Result<(), String> + Send + 'static,
+) -> Result<Worker, LaunchError> {
+    let handle = std::thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(move || {
+            if let Some(core) = core
+                && let Err(error) = crate::runtime::affinity::pin_current_thread(core)
+            {
+                tracing::warn!(%error, core, "thread not pinned");
+            }
+            body()
+        })
+        .map_err(|source| LaunchError::Thread { thread: name.to_owned(), source })?;
+    Ok(Worker { name: name.to_owned(), handle })
+}
+
+// ---- what the threads stand on ---------------------------------------------------------------------------------------------------------
+
+struct Opened {
+    writer: ChainWriter,
+    reader: ChainReader,
+    store: Store,
+    world: World,
+    recent: Vec<Arc<SealedBlock>>,
+    genesis_hash: crate::primitives::B256,
+}
+
+fn data_dir(config: &Config) -> Result<(PathBuf, Option<PathBuf>), LaunchError> {
+    if let Some(dir) = &config.data_dir {
+        return Ok((dir.clone(), None));
+    }
+    let dir = std::env::temp_dir().join(format!("sequencer-{}-{}", std::process::id(), clock::wall_unix_ns()));
+    std::fs::create_dir_all(&dir).map_err(LaunchError::TemporaryDir)?;
+    Ok((dir.clone(), Some(dir)))
+}
+
+/// Opens the chain database, writes block 0 into an empty one, and executes everything else again.
+fn open_chain(config: &Config, spec: &ChainSpec, dir: &Path) -> Result<Opened, LaunchError> {
+    let chain_limits =
+        ChainLimits { status_retention_ms: config.status_retention_ns / 1_000_000, ..ChainLimits::default() };
+    let (mut writer, reader) = ChainWriter::open(dir, chain_limits)?;
+    let threads = if config.hash_threads == 0 { (processor_count() / 2).max(1) } else { config.hash_threads };
+    let hash_pool =
+        rayon::ThreadPoolBuilder::new().num_threads(threads).thread_name(|index| format!("hash-{index}")).build()?;
+    let mut store = Store::new(Arc::new(hash_pool));
+    let genesis = replay::genesis_block(spec, &mut store).map_err(replay::ReplayError::from)?;
+    let genesis_hash = genesis.hash;
+    match reader.hash_by_number(0)? {
+        None => writer.append(&Recorder::default().record(&genesis).0)?,
+        Some(stored) if stored != genesis_hash => {
+            return Err(replay::ReplayError::GenesisDiffers { stored, configured: genesis_hash }.into());
+        }
+        Some(_) => {}
+    }
+    let (recent, world) = replay::replay(spec, &reader, &mut store, genesis)?;
+    Ok(Opened { writer, reader, store, world, recent, genesis_hash })
+}
+
+fn core_settings(config: &Config, spec: &ChainSpec) -> CoreSettings {
+    CoreSettings {
+        interval_ns: config.block.interval_ns,
+        empty_interval_ns: config.block.empty_interval_ns,
+        timestamp_lead_s: config.block.timestamp_lead_s,
+        gas_limit_target: config.block.gas_limit.unwrap_or(spec.genesis.gas_limit),
+        coinbase: config.block.coinbase,
+        extra_data: config.block.extra_data.clone(),
+        execute: config.execute,
+    }
+}
+
+fn pool(config: &Config, spec: &ChainSpec, block_gas_limit: u64) -> Mempool<crate::builder::core::Payload> {
+    let pool_limits = PoolLimits {
+        transactions_max: config.mempool.transactions_max,
+        bytes_max: config.mempool.bytes_max,
+        per_sender_max: config.mempool.per_sender_max,
+        ..PoolLimits::new(spec.chain_id, block_gas_limit)
+    };
+    let policy: Box<dyn OrderingPolicy> = match config.order {
+        Order::PriorityFee => Box::new(PriorityFee),
+        Order::Arrival => Box::new(Arrival),
+    };
+    // The core sets the base fee; the seed protects the pool's tables against chosen senders.
+    Mempool::new(pool_limits, policy, 0, random_seed())
+}
+
+/// Entropy from the standard library's own hasher keys, which the operating system seeds.
+fn random_seed() -> u64 {
+    use std::hash::{BuildHasher, Hasher};
+    std::collections::hash_map::RandomState::new().build_hasher().finish()
+}
+
+// ---- rings and cores -------------------------------------------------------------------------------------------------------------------
+
+struct Wiring {
+    builder_ends: Vec<ShardRings>,
+    slab_readers: Vec<SlabReader>,
+    shards: Vec<ShardEnd>,
+    query_rx: QueryReceiver<QueryJob>,
+    query_shards: Vec<QueryShard>,
+}
+
+/// A shard's seat without what exists only later.
+struct ShardEnd {
+    id: ShardId,
+    settings: ShardSettings,
+    slab: Slab,
+    to_builder: Producer<crate::messages::IngressMessage>,
+    from_builder: Consumer<crate::messages::BuilderReply>,
+    freed: Consumer<crate::runtime::slab::TxHandle>,
+    to_query: crossbeam::channel::Sender<QueryJob>,
+    from_query: Arc<ArrayQueue<QueryReply>>,
+    doorbell: Arc<Doorbell>,
+}
+
+fn wire_shards(
+    config: &Config,
+    rpc: &crate::rpc::Settings,
+    shard_count: usize,
+    builder_bell: &Arc<Doorbell>,
+) -> Result<Wiring, LaunchError> {
+    let (to_query, query_rx) = bounded(limits::QUERY_QUEUE_SLOTS);
+    let mut wiring =
+        Wiring { builder_ends: Vec::new(), slab_readers: Vec::new(), shards: Vec::new(), query_rx, query_shards: Vec::new() };
+    let freed_slots = config.mempool.transactions_max as usize + limits::INGRESS_RING_SLOTS + limits::IN_FLIGHT_PER_SHARD_MAX;
+    let slab_bytes = config.mempool.bytes_max as usize * limits::SLAB_BYTES_PER_POOL_BYTE + limits::SLAB_BYTES_IN_FLIGHT;
+    for index in 0..shard_count {
+        let id = ShardId(index as u16);
+        let doorbell = Arc::new(Doorbell::for_task());
+        let (to_builder, from_shard) = ring(limits::INGRESS_RING_SLOTS, builder_bell);
+        let (replies, from_builder) = ring(limits::IN_FLIGHT_PER_SHARD_MAX, &doorbell);
+        let (freed_tx, freed) = ring(freed_slots, &doorbell);
+        let slab = Slab::new(id, slab_bytes).map_err(|source| LaunchError::Slab { shard: id.0, bytes: slab_bytes, source })?;
+        let from_query = Arc::new(ArrayQueue::new(limits::QUERIES_PER_SHARD_MAX));
+        wiring.query_shards.push(QueryShard { replies: Arc::clone(&from_query), doorbell: Arc::clone(&doorbell) });
+        wiring.slab_readers.push(slab.reader());
+        wiring.builder_ends.push(ShardRings { from_shard, replies, freed: freed_tx, doorbell: Arc::clone(&doorbell) });
+        let settings = ShardSettings {
+            http: config.http.clone(),
+            chain_id: rpc.chain_id,
+            rpc: rpc.clone(),
+            wait: config.wait,
+            core: None,
+            query_timeout_ns: config.query.timeout_ns,
+            chunks_max: freed_slots,
+        };
+        let to_query = to_query.clone();
+        wiring.shards.push(ShardEnd { id, settings, slab, to_builder, from_builder, freed, to_query, from_query, doorbell });
+    }
+    Ok(wiring)
+}
+
+fn processor_count() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
+fn shard_count(config: &Config) -> usize {
+    if config.http.shards > 0 { config.http.shards } else { processor_count().saturating_sub(2).max(1) }
+}
+
+/// Which pinned thread gets which core: the builder the first, shards the following ones.
+struct Cores {
+    builder: Option<usize>,
+    shards: Vec<Option<usize>>,
+}
+
+impl Cores {
+    fn of(config: &Config, shard_count: usize) -> Self {
+        let allowed = crate::runtime::affinity::allowed_cores();
+        // One core stays for state, chain, query and log threads.
+        let has_room = allowed.len() > shard_count + 1;
+        if !config.pin.unwrap_or(has_room) || allowed.is_empty() {
+            return Self { builder: None, shards: vec![None; shard_count] };
+        }
+        let core = |index: usize| Some(allowed[index % allowed.len()]);
+        Self { builder: core(0), shards: (1..=shard_count).map(core).collect() }
+    }
+}
+
+fn spawn_shards(
+    ends: Vec<ShardEnd>,
+    shared: &Arc<Shared>,
+    cores: &Cores,
+) -> Result<(Vec<Worker>, SocketAddr), LaunchError> {
+    let mut workers = Vec::new();
+    let mut address: Option<SocketAddr> = None;
+    for (end, core) in ends.into_iter().zip(&cores.shards) {
+        let ShardEnd { id, mut settings, slab, to_builder, from_builder, freed, to_query, from_query, doorbell } = end;
+        settings.core = *core;
+        // Port 0 is chosen by the first shard; the others share it.
+        let wanted = address.unwrap_or(settings.http.address);
+        settings.http.address = wanted;
+        let (bound, bound_rx): (_, Receiver<Result<SocketAddr, String>>) = sync_channel(1);
+        let seat = ShardSeat {
+            id,
+            settings,
+            slab,
+            to_builder,
+            from_builder,
+            freed,
+            to_query,
+            from_query,
+            doorbell,
+            shared: Arc::clone(shared),
+            bound,
+        };
+        // The executor pins its own thread.
+        workers.push(spawn(&format!("ingress-{}", id.0), None, move || crate::ingress::driver::run(seat))?);
+        let listen = |what: String| LaunchError::Listen { address: wanted, what };
+        match bound_rx.recv_timeout(Duration::from_secs(10)) {
+            Ok(Ok(at)) => address = Some(at),
+            Ok(Err(what)) => return Err(listen(what)),
+            Err(_) => return Err(listen("the shard's thread did not start within 10 s".to_owned())),
+        }
+    }
+    Ok((workers, address.expect("there is at least one shard")))
+}
+
+fn spawn_queries(
+    config: &Config,
+    spec: &ChainSpec,
+    settings: &crate::rpc::Settings,
+    reader: &ChainReader,
+    shared: &Arc<Shared>,
+    jobs: QueryReceiver<QueryJob>,
+    shards: Vec<QueryShard>,
+) -> Result<Vec<Worker>, LaunchError> {
+    let shards: Arc<[QueryShard]> = shards.into();
+    let mut workers = Vec::new();
+    for index in 0..config.query.threads {
+        let seat = QuerySeat {
+            jobs: jobs.clone(),
+            shards: Arc::clone(&shards),
+            shared: Arc::clone(shared),
+            chain: reader.clone(),
+            spec: spec.clone(),
+            settings: settings.clone(),
+            gas_max: config.query.gas_max,
+            timeout_ns: config.query.timeout_ns,
+        };
+        workers.push(spawn(&format!("query-{index}"), None, move || {
+            crate::rpc::query_pool::run(&seat);
+            Ok(())
+        })?);
+    }
+    Ok(workers)
 }

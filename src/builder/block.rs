@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use alloy_consensus::Header;
+use alloy_eips::eip1559::{BaseFeeParams, calc_next_block_base_fee};
 use alloy_primitives::Log;
 
 use crate::primitives::{Address, B256, Bytes, Fork, Sequence, Span, U256};
@@ -153,10 +154,28 @@ pub struct Heads {
 }
 
 impl Heads {
+    /// The heads over `recent` (oldest first, not empty), with `open` behind the last of them.
+    ///
+    /// Without an L1 a sealed block is safe and final.
+    #[must_use]
+    pub fn new(recent: Arc<[Arc<SealedBlock>]>, open: Option<Arc<OpenBlock>>) -> Self {
+        let latest = Arc::clone(recent.last().expect("there is always block 0"));
+        let number = latest.header.number;
+        let next_base_fee_wei = next_base_fee_wei(&latest.header);
+        Self { latest, recent, open, safe_number: number, finalized_number: number, next_base_fee_wei }
+    }
+
     /// A recent sealed block by number; older ones are in the chain database.
     #[must_use]
     pub fn recent_by_number(&self, number: u64) -> Option<&Arc<SealedBlock>> {
         let first = self.recent.first()?.header.number;
         self.recent.get(usize::try_from(number.checked_sub(first)?).ok()?)
     }
+}
+
+/// Base fee of the block after `parent` (EIP-1559).
+#[must_use]
+pub fn next_base_fee_wei(parent: &Header) -> u64 {
+    let base_fee_wei = parent.base_fee_per_gas.unwrap_or_default();
+    calc_next_block_base_fee(parent.gas_used, parent.gas_limit, base_fee_wei, BaseFeeParams::ethereum())
 }

@@ -7,14 +7,14 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use alloy_eips::eip1559::{BaseFeeParams, calc_next_block_base_fee};
 use foldhash::fast::RandomState;
 use revm::context::result::InvalidTransaction;
 
-use crate::builder::block::{BlockContext, Heads, OpenBlock, OpenBlockWriter, PlacedTx, SealedBlock, StateDiff};
+use crate::builder::block::{BlockContext, Heads, OpenBlock, SealedBlock, StateDiff, next_base_fee_wei};
 use crate::builder::clock::next_timestamp;
 use crate::builder::conditions;
-use crate::builder::execution::{ExecutableTx, ExecutionError, Executor, Outcome};
+use crate::builder::execution::{ExecutableTx, ExecutionError, Executor};
+use crate::builder::filler::{BlockFiller, Placement, Room};
 use crate::builder::sealing::ClosedBlock;
 use crate::builder::world::{World, WorldAccount, WorldError};
 use crate::limits;
@@ -24,7 +24,7 @@ use crate::mempool::{
 use crate::messages::{
     BuilderAnswer, BuilderRead, BuilderReply, ChainMessage, IngressMessage, LiveStatus, PooledTx, Refusal, Submit, SubmitWait,
 };
-use crate::primitives::{Address, B256, Bytes, Fork, ReplyToken, Sequence, ShardId, Span};
+use crate::primitives::{Address, B256, Bytes, Fork, ReplyToken, Sequence, ShardId};
 use crate::runtime::slab::{SlabReader, TxHandle};
 
 /// Both clocks at one moment.
@@ -89,9 +89,7 @@ pub enum NextTurn {
 }
 
 struct Filling {
-    block: Arc<OpenBlock>,
-    writer: OpenBlockWriter,
-    gas_used: u64,
+    filler: BlockFiller,
     deferral_count: u32,
     /// Monotonic; set by the first placement.
     deadline_ns: Option<u64>,
@@ -125,24 +123,25 @@ pub struct Core {
 }
 
 impl Core {
-    /// A core that continues after `parent`; `world` stands on the same state.
+    /// A core that continues after the last of `recent` (oldest first); `executor` stands on the same state.
     #[must_use]
     pub fn new(
         settings: CoreSettings,
-        fork_at: Box<dyn Fn(u64) -> Fork + Send>,
-        executor: Executor,
         pool: Mempool<Payload>,
+        executor: Executor,
         slabs: Vec<SlabReader>,
-        parent: Arc<SealedBlock>,
+        recent: Vec<Arc<SealedBlock>>,
+        fork_at: Box<dyn Fn(u64) -> Fork + Send>,
         now: Now,
     ) -> Self {
+        let parent = Arc::clone(recent.last().expect("the caller brings at least the block to continue after"));
         let mut core = Self {
             settings,
             fork_at,
             executor,
             pool,
             slabs,
-            recent: VecDeque::from([Arc::clone(&parent)]),
+            recent: recent.into(),
             phase: Phase::Idle,
             sequence: parent.sequence,
             parent,
@@ -164,19 +163,12 @@ impl Core {
     /// The tip as other threads shall see it.
     #[must_use]
     pub fn heads(&self) -> Arc<Heads> {
-        let latest = Arc::clone(&self.parent);
-        Arc::new(Heads {
-            safe_number: latest.header.number,
-            finalized_number: latest.header.number,
-            recent: self.recent.iter().cloned().collect(),
-            open: match &self.phase {
-                Phase::Idle => None,
-                Phase::Filling(filling) => Some(Arc::clone(&filling.block)),
-                Phase::Sealing(block) => Some(Arc::clone(block)),
-            },
-            next_base_fee_wei: self.next_base_fee_wei(),
-            latest,
-        })
+        let open = match &self.phase {
+            Phase::Idle => None,
+            Phase::Filling(filling) => Some(Arc::clone(filling.filler.block())),
+            Phase::Sealing(block) => Some(Arc::clone(block)),
+        };
+        Arc::new(Heads::new(self.recent.iter().cloned().collect(), open))
     }
 
     /// Handles one message of an ingress shard.
@@ -404,14 +396,11 @@ impl Core {
             parent_beacon_block_root: B256::ZERO,
             fork: (self.fork_at)(timestamp),
         };
-        let (mut writer, mut block) = OpenBlock::new(context, limits::BLOCK_BODY_BYTES_MAX);
-        self.executor.begin_block(&block.context, |world| append_diffs(world, &mut writer, 0))?;
-        block.system_diff_count = writer.diffs.len();
-        let block = Arc::new(block);
+        let filler = BlockFiller::open(context, &mut self.executor)?;
         self.sequence.0 += 1;
         self.last_opened_ns = now.monotonic_ns;
-        effects.open(Arc::clone(&block));
-        self.phase = Phase::Filling(Filling { block, writer, gas_used: 0, deferral_count: 0, deadline_ns: None });
+        effects.open(Arc::clone(filler.block()));
+        self.phase = Phase::Filling(Filling { filler, deferral_count: 0, deadline_ns: None });
         effects.publish(self.heads());
         Ok(())
     }
@@ -424,7 +413,7 @@ impl Core {
         }
         let Some(best) = self.pool.best() else { return Ok(Step::Nothing) };
         let id = best.id;
-        match filling.room_for(&best.submission.fields, best.submission.encoded_bytes) {
+        match filling.filler.room_for(&best.submission.fields, best.submission.encoded_bytes as usize) {
             Room::Fits => {}
             Room::NotThisOne if filling.deferral_count < limits::DEFERRALS_PER_BLOCK => {
                 filling.deferral_count += 1;
@@ -443,39 +432,40 @@ impl Core {
     /// Executes a transaction that `best` returned and that fits.
     fn place(&mut self, id: TxId, now: Now, effects: &mut impl Effects) -> Result<Step, ExecutionError> {
         let Phase::Filling(filling) = &mut self.phase else { return Ok(Step::Nothing) };
-        let best = self.pool.best().expect("conditions that hold leave the pool as it was");
-        let submission = best.submission;
-        let raw = self.slabs[usize::from(submission.payload.shard.0)].bytes(&submission.payload.handle);
-        let code_count = self.executor.world().new_codes().len();
+        let Some(pooled) = self.pool.get_by_id(id) else { return Ok(Step::Nothing) };
+        let submission = pooled.submission;
+        let payload = &submission.payload;
         let tx = ExecutableTx {
             fields: &submission.fields,
             sender: submission.sender,
-            raw,
-            authorities: &submission.payload.authorities,
+            raw: self.slabs[usize::from(payload.shard.0)].bytes(&payload.handle),
+            authorities: &payload.authorities,
         };
-        let executed = match submission.conditions.as_deref().filter(|conditions| conditions.pays_coinbase_wei.is_some()) {
-            None => self.executor.execute(&tx).map(Ok),
-            Some(conditions) => {
-                self.executor.execute_if(&tx, |paid_wei| matches!(conditions.judge_payment(paid_wei), Verdict::Met))
-            }
+        let placement = Placement {
+            hash: submission.hash,
+            sequence: Sequence(self.sequence.0 + 1),
+            accepted_unix_ns: payload.accepted_unix_ns,
+            preconfirmed_unix_ns: now.unix_ns,
         };
-        match executed {
-            Ok(Err(_underpaid_wei)) => self.pool.defer(id, Deferral::Condition),
-            Ok(Ok(outcome)) => {
-                self.sequence.0 += 1;
+        let filler = &mut filling.filler;
+        let placed = match submission.conditions.as_deref().filter(|conditions| conditions.pays_coinbase_wei.is_some()) {
+            None => filler.place(&mut self.executor, &tx, placement).map(Some),
+            Some(conditions) => filler.place_if(&mut self.executor, &tx, placement, |paid_wei| {
+                matches!(conditions.judge_payment(paid_wei), Verdict::Met)
+            }),
+        };
+        match placed {
+            Ok(None) => self.pool.defer(id, Deferral::Condition),
+            Ok(Some(index)) => {
+                self.sequence = placement.sequence;
+                filling.deadline_ns.get_or_insert(now.monotonic_ns + self.settings.interval_ns);
+                self.placed_index.insert(placement.hash, index);
+                if let Some(token) = payload.waiter {
+                    let block = Arc::clone(filling.filler.block());
+                    let reply = BuilderReply::Preconfirmed { token, block, index, gate: placement.sequence };
+                    effects.reply(payload.shard, reply);
+                }
                 effects.placed();
-                let world = self.executor.world();
-                let placed = filling.append(submission, raw, outcome, world, code_count, self.sequence, now);
-                if filling.deadline_ns.is_none() {
-                    filling.deadline_ns = Some(now.monotonic_ns + self.settings.interval_ns);
-                }
-                let index = placed as u32;
-                self.placed_index.insert(submission.hash, index);
-                if let Some(token) = submission.payload.waiter {
-                    let block = Arc::clone(&filling.block);
-                    let reply = BuilderReply::Preconfirmed { token, block, index, gate: self.sequence };
-                    effects.reply(submission.payload.shard, reply);
-                }
                 self.pool.placed(id, &mut self.removed);
                 self.refresh_pool_accounts(now)?;
             }
@@ -491,7 +481,7 @@ impl Core {
     /// Whether a conditional transaction may take its place now; one that may never is ended, one that may later is set aside.
     fn conditions_hold(&mut self, id: TxId, now: Now) -> Result<bool, WorldError> {
         let Phase::Filling(filling) = &self.phase else { return Ok(false) };
-        let (number, timestamp) = (filling.block.context.number, filling.block.context.timestamp);
+        let (number, timestamp) = place_of(filling.filler.block());
         let Some(pooled) = self.pool.get_by_id(id) else { return Ok(false) };
         let Some(conditions) = pooled.submission.conditions.as_deref() else { return Ok(true) };
         match conditions::evaluate(conditions, self.executor.world(), number, timestamp)? {
@@ -507,7 +497,7 @@ impl Core {
     /// Where the next transaction could be placed: number and timestamp of the open block, or of the next one.
     fn next_place(&self, now: Now) -> (u64, u64) {
         match &self.phase {
-            Phase::Filling(filling) => (filling.block.context.number, filling.block.context.timestamp),
+            Phase::Filling(filling) => place_of(filling.filler.block()),
             Phase::Sealing(block) => (block.context.number + 1, block.context.timestamp + 1),
             Phase::Idle => {
                 let parent = &self.parent.header;
@@ -544,18 +534,13 @@ impl Core {
     }
 
     fn close(&mut self, effects: &mut impl Effects) -> Result<(), ExecutionError> {
-        let Phase::Filling(mut filling) = std::mem::replace(&mut self.phase, Phase::Idle) else {
+        let Phase::Filling(filling) = std::mem::replace(&mut self.phase, Phase::Idle) else {
             return Ok(());
         };
-        let code_count = self.executor.world().new_codes().len();
-        let requests = self.executor.end_block(filling.block.logs.iter())?;
-        let world = self.executor.world();
-        append_diffs(world, &mut filling.writer, code_count);
         self.sequence.0 += 1;
-        let changes = world.take_changes();
-        let block = filling.block;
-        self.phase = Phase::Sealing(Arc::clone(&block));
-        effects.close(ClosedBlock { block, changes, requests, sequence: self.sequence });
+        let closed = filling.filler.close(&mut self.executor, self.sequence)?;
+        self.phase = Phase::Sealing(Arc::clone(&closed.block));
+        effects.close(closed);
         Ok(())
     }
 
@@ -569,13 +554,7 @@ impl Core {
     }
 
     fn next_base_fee_wei(&self) -> u64 {
-        let parent = &self.parent.header;
-        calc_next_block_base_fee(
-            parent.gas_used,
-            parent.gas_limit,
-            parent.base_fee_per_gas.unwrap_or_default(),
-            BaseFeeParams::ethereum(),
-        )
+        next_base_fee_wei(&self.parent.header)
     }
 
     // ---- reads --------------------------------------------------------------------------------------------------------------------
@@ -634,7 +613,7 @@ impl Core {
         }
         let index = *self.placed_index.get(hash)?;
         let block = match &self.phase {
-            Phase::Filling(filling) => &filling.block,
+            Phase::Filling(filling) => filling.filler.block(),
             Phase::Sealing(block) => block,
             Phase::Idle => return None,
         };
@@ -656,82 +635,8 @@ enum Step {
     Full,
 }
 
-enum Room {
-    Fits,
-    /// Others may still fit.
-    NotThisOne,
-    None,
-}
-
-impl Filling {
-    fn room_for(&self, fields: &crate::primitives::TxFields, encoded_bytes: u32) -> Room {
-        let gas_left = self.block.context.gas_limit - self.gas_used;
-        let bytes_left = limits::BLOCK_BODY_BYTES_MAX - self.writer.bytes.len();
-        let is_exhausted = gas_left < limits::TX_GAS_MIN
-            || bytes_left < limits::TX_BYTES_MIN
-            || self.writer.logs.len() + limits::TX_LOGS_MAX > limits::BLOCK_LOGS_MAX
-            || self.writer.diffs.len() + limits::TX_DIFFS_MAX > limits::BLOCK_DIFFS_MAX;
-        if is_exhausted {
-            return Room::None;
-        }
-        let item_bytes = encoded_bytes as usize + limits::TX_ITEM_HEADER_BYTES_MAX;
-        if fields.gas_limit > gas_left || item_bytes > bytes_left { Room::NotThisOne } else { Room::Fits }
-    }
-
-    /// Appends an executed transaction; returns its index.
-    fn append(
-        &mut self,
-        submission: &Submission<Payload>,
-        raw: &[u8],
-        outcome: Outcome,
-        world: &World,
-        code_count: usize,
-        sequence: Sequence,
-        now: Now,
-    ) -> usize {
-        let context = &self.block.context;
-        let fields = &submission.fields;
-        let tx_type = fields.tx_type as u8;
-        let mut header = [0; limits::TX_ITEM_HEADER_BYTES_MAX];
-        let header_len = if tx_type == 0 { 0 } else { string_header(raw.len(), &mut header) };
-        let item = self.writer.bytes.push(&[&header[..header_len], raw]).expect("room_for left space for the item");
-        let first_log = self.writer.logs.len();
-        for log in outcome.logs {
-            self.writer.logs.push(log);
-        }
-        let first_diff = self.writer.diffs.len();
-        append_diffs(world, &mut self.writer, code_count);
-        self.gas_used += outcome.gas_used;
-        let base_fee = u128::from(context.base_fee_per_gas_wei);
-        let tip = fields.effective_tip_wei(base_fee).unwrap_or_default();
-        self.writer.transactions.push(PlacedTx {
-            hash: submission.hash,
-            sender: submission.sender,
-            contract_address: fields.to.is_none().then(|| submission.sender.create(fields.nonce)),
-            effective_gas_price_wei: base_fee + tip,
-            gas_used: outcome.gas_used,
-            cumulative_gas_used: self.gas_used,
-            sequence,
-            accepted_unix_ns: submission.payload.accepted_unix_ns,
-            preconfirmed_unix_ns: now.unix_ns,
-            item,
-            raw: Span { start: item.start + header_len as u32, len: raw.len() as u32 },
-            logs: Span { start: first_log as u32, len: (self.writer.logs.len() - first_log) as u32 },
-            diffs: Span { start: first_diff as u32, len: (self.writer.diffs.len() - first_diff) as u32 },
-            tx_type,
-            success: outcome.success,
-        })
-    }
-}
-
-/// Publishes what the last commit changed, codes first.
-fn append_diffs(world: &World, writer: &mut OpenBlockWriter, code_count: usize) {
-    for (hash, code) in &world.new_codes()[code_count..] {
-        writer.codes.push((*hash, code.clone()));
-    }
-    for diff in world.diffs() {
-        writer.diffs.push(*diff);
-    }
+fn place_of(block: &OpenBlock) -> (u64, u64) {
+    (block.context.number, block.context.timestamp)
 }
 
 fn account_view(world: &mut World, address: Address) -> Result<AccountView, WorldError> {
@@ -749,13 +654,6 @@ fn account_view(world: &mut World, address: Address) -> Result<AccountView, Worl
 fn next_gas_limit(parent_gas_limit: u64, target: u64) -> u64 {
     let step_max = (parent_gas_limit / 1_024).saturating_sub(1);
     target.clamp(parent_gas_limit.saturating_sub(step_max), parent_gas_limit.saturating_add(step_max))
-}
-
-/// Writes the RLP header of a string of `len > 55` or any other length; returns its length.
-fn string_header(len: usize, out: &mut [u8; limits::TX_ITEM_HEADER_BYTES_MAX]) -> usize {
-    let mut target = &mut out[..];
-    alloy_rlp::Header { list: false, payload_length: len }.encode(&mut target);
-    limits::TX_ITEM_HEADER_BYTES_MAX - target.len()
 }
 
 fn invalid_reason(invalid: &InvalidTransaction) -> Invalid {

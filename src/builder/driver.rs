@@ -74,8 +74,10 @@ pub fn run(seat: BuilderSeat, mut core: Core) -> Result<(), ExecutionError> {
         let next = core.turn(now, &mut effects)?;
         effects.end_turn(&core);
         if next == NextTurn::Drained {
-            effects.state.push(StateMessage::Stop).unwrap_or_else(|_| panic!("the state ring is empty when no block is open"));
+            // No block is open or sealing, so both rings have room.
+            assert!(effects.state.push(StateMessage::Stop).is_ok());
             effects.state.wake();
+            effects.chain(ChainMessage::Stop);
             return Ok(());
         }
         if message_count == 0 && next != NextTurn::Now {

@@ -74,6 +74,12 @@ impl Executor {
         Self { evm: build_evm(world, chain_id, fork), chain_id, deposit_contract }
     }
 
+    /// The world again, fit for another thread: an executor belongs to the thread that made it.
+    #[must_use]
+    pub fn into_world(self) -> World {
+        self.evm.ctx.journaled_state.database
+    }
+
     pub fn world(&mut self) -> &mut World {
         &mut self.evm.ctx.journaled_state.database
     }

@@ -8,6 +8,8 @@ pub mod world;
 
 pub mod execution;
 
+pub mod filler;
+
 pub mod sealing;
 
 pub mod clock;
@@ -15,3 +17,5 @@ pub mod clock;
 pub mod conditions;
 
 pub mod driver;
+
+pub mod replay;

@@ -3,8 +3,8 @@
 use alloy_consensus::Header;
 use alloy_primitives::Log;
 
+use crate::chain::LogQuery;
 use crate::primitives::{Address, B256, U256};
-use crate::rpc::log_filter::LogFilter;
 
 /// The chain database could not answer: its files are damaged or unreadable.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -83,5 +83,5 @@ pub trait History {
     fn transaction_by_hash(&self, hash: &B256) -> Result<Option<Location>, HistoryError>;
 
     /// Whether a block may have logs that match, without reading its body. False answers are certain.
-    fn may_have_logs(&self, number: u64, filter: &LogFilter) -> Result<bool, HistoryError>;
+    fn may_have_logs(&self, number: u64, query: &LogQuery) -> Result<bool, HistoryError>;
 }

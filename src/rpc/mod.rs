@@ -16,6 +16,7 @@ pub mod view;
 
 pub mod encode;
 
+pub mod chain_history;
 pub mod history;
 
 pub mod log_filter;
@@ -25,6 +26,7 @@ pub mod reply;
 pub mod subscription;
 
 pub mod query;
+pub mod query_pool;
 pub mod query_call;
 pub mod query_fees;
 pub mod query_logs;

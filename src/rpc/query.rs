@@ -2,12 +2,13 @@
 
 use crate::builder::block::{BlockContext, OpenBlock, PlacedTx};
 use crate::messages::{QueryJob, QueryReply};
-use crate::primitives::{B256, Bytes, Sequence};
+use crate::chain::sealed_record::EndReason;
+use crate::primitives::{B256, Bytes, Fork, Sequence};
 use crate::rpc::call_state::{BlockHashes, PendingIndex};
 use crate::rpc::error::RpcError;
 use crate::rpc::history::{History, HistoryEnd, HistoryStatus};
 use crate::rpc::json::{self, Object};
-use crate::rpc::limits::{CALL_DURATION_NS_MAX, RESULT_BYTES_MAX};
+use crate::rpc::limits::RESULT_BYTES_MAX;
 use crate::rpc::method::Method;
 use crate::rpc::params::{Argument, BlockId, Params};
 use crate::rpc::source::{BlockSource, TxView};
@@ -18,10 +19,22 @@ use crate::rpc::{encode, query_call, query_fees, query_logs};
 pub struct QueryContext<'a> {
     pub view: View<'a>,
     pub history: &'a dyn History,
+    pub bounds: QueryBounds,
     /// Monotonic clock.
     pub now_ns: &'a dyn Fn() -> u64,
     /// Wall clock in seconds: the timestamp of a `pending` block while none is open.
     pub now_unix_s: u64,
+    /// The rules of a block with this timestamp.
+    pub fork_at: &'a dyn Fn(u64) -> Fork,
+}
+
+/// What one query may cost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QueryBounds {
+    /// Gas of one execution of `eth_call` or `eth_estimateGas`.
+    pub gas_max: u64,
+    /// Time of a whole query.
+    pub duration_ns_max: u64,
 }
 
 /// What a query thread keeps between jobs.
@@ -32,7 +45,7 @@ pub struct QueryCache {
 
 /// Executes one job.
 ///
-/// Runs on: query thread; may read files and take up to `CALL_DURATION_NS_MAX`.
+/// Runs on: query thread; may read files and take up to `QueryBounds::duration_ns_max`.
 /// The reply's gate is the durable sequence that the view was read at, or that of a single newer entry.
 #[must_use]
 pub fn execute(context: &QueryContext<'_>, cache: &mut QueryCache, job: &QueryJob) -> QueryReply {
@@ -135,31 +148,32 @@ impl<'a> QueryContext<'a> {
     pub fn next_context(&self) -> BlockContext {
         let latest = self.view.latest();
         let header = &latest.header;
+        let timestamp = self.now_unix_s.max(header.timestamp + 1);
         BlockContext {
             number: header.number + 1,
             parent_hash: latest.hash,
-            timestamp: self.now_unix_s.max(header.timestamp + 1),
+            timestamp,
             base_fee_per_gas_wei: self.view.heads.next_base_fee_wei,
             prev_randao: header.mix_hash,
             coinbase: header.beneficiary,
             gas_limit: header.gas_limit,
             extra_data: Bytes::new(),
             parent_beacon_block_root: header.parent_beacon_block_root.unwrap_or_default(),
-            fork: latest.block.context.fork,
+            fork: (self.fork_at)(timestamp),
         }
     }
 
     /// When a query that starts now must end.
     #[must_use]
     pub fn deadline_ns(&self) -> u64 {
-        (self.now_ns)().saturating_add(CALL_DURATION_NS_MAX)
+        (self.now_ns)().saturating_add(self.bounds.duration_ns_max)
     }
 
     pub fn check_deadline(&self, deadline_ns: u64) -> Result<(), RpcError> {
         if (self.now_ns)() < deadline_ns {
             return Ok(());
         }
-        let limit_ms = CALL_DURATION_NS_MAX / 1_000_000;
+        let limit_ms = self.bounds.duration_ns_max / 1_000_000;
         Err(RpcError::limit(format!("query took longer than {limit_ms} ms: ask for fewer blocks")))
     }
 
@@ -384,18 +398,22 @@ fn ended(record: &HistoryStatus, out: &mut Vec<u8>) {
             object.data("replacedBy", by);
         }
         HistoryEnd::Dropped { reason } => {
-            object.text("status", "dropped");
-            object.quantity("reasonCode", u64::from(reason));
+            object.text("status", if reason == EndReason::Expired as u8 { "expired" } else { "evicted" });
+            object.text("reason", reason_text(reason));
         }
         HistoryEnd::Invalidated { reason, required, actual } => {
             object.text("status", "invalidated");
-            object.quantity("reasonCode", u64::from(reason));
+            object.text("reason", reason_text(reason));
             object.quantity("required", required);
             object.quantity("actual", actual);
         }
     }
     times(record, "endedAtMs", &mut object);
     object.end();
+}
+
+fn reason_text(code: u8) -> &'static str {
+    EndReason::from_code(code).map_or("unknown reason", EndReason::text)
 }
 
 fn raw_block_part(

@@ -61,6 +61,7 @@ fn with_state<T>(
         block_context,
         arguments.block_overrides,
         context.view.settings.chain_id,
+        context.bounds,
         context.now_ns,
     );
     execute(&arguments.request, &mut state, &environment)

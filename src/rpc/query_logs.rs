@@ -1,5 +1,6 @@
 //! `eth_getLogs`.
 
+use crate::chain::LogQuery;
 use crate::primitives::B256;
 use crate::rpc::encode;
 use crate::rpc::error::RpcError;
@@ -15,7 +16,8 @@ const BLOCKS_PER_CLOCK_READ: u64 = 64;
 /// Logs that match, in order.
 pub fn logs(context: &QueryContext<'_>, params: &[u8], out: &mut Vec<u8>) -> Result<(), RpcError> {
     let (filter, range) = LogFilter::parse_ranged(&Params::parse(params, 1)?.required(0, "filter")?)?;
-    let mut found = Collector { filter, count: 0, out };
+    let query = filter.query();
+    let mut found = Collector { filter, query, count: 0, out };
     found.out.push(b'[');
     match range {
         LogRange::Block(hash) => one_block(context, hash, &mut found)?,
@@ -27,6 +29,7 @@ pub fn logs(context: &QueryContext<'_>, params: &[u8], out: &mut Vec<u8>) -> Res
 
 struct Collector<'a> {
     filter: LogFilter,
+    query: LogQuery,
     count: usize,
     out: &'a mut Vec<u8>,
 }
@@ -87,8 +90,8 @@ fn span(
             context.check_deadline(deadline_ns)?;
         }
         let worth_reading = match context.view.recent(number) {
-            Some(sealed) => found.filter.may_match(&sealed.header.logs_bloom),
-            None => context.history.may_have_logs(number, &found.filter)?,
+            Some(sealed) => found.query.matches_bloom(&sealed.header.logs_bloom),
+            None => context.history.may_have_logs(number, &found.query)?,
         };
         if worth_reading && let Some(source) = context.block(number)? {
             found.take(&source)?;

@@ -1,5 +1,7 @@
-//! What threads stand on: clocks and the slab of transaction bytes.
+//! What threads stand on: clocks, cores, and the slab of transaction bytes.
 
 pub mod clock;
+
+pub mod affinity;
 
 pub mod slab;

@@ -7,6 +7,7 @@
 //! Deliberately absent: execution, the rule which accounts are empty (EIP-161: who makes the changes says `None`), disk.
 
 pub mod bloom;
+pub mod driver;
 pub mod genesis;
 pub mod list_root;
 pub mod memory;

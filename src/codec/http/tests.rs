@@ -1,5 +1,7 @@
 //! Every refusal by hand, agreement with httparse on generated requests, and independence from how bytes are split.
 
+#![allow(clippy::unwrap_used, reason = "a failed test is the purpose")]
+
 use proptest::prelude::*;
 
 use super::*;

@@ -1,5 +1,7 @@
 //! Frames checked by hand-made bytes, by tungstenite as peer, and under any split.
 
+#![allow(clippy::unwrap_used, reason = "a failed test is the purpose")]
+
 use proptest::prelude::*;
 
 use super::*;

@@ -1,5 +1,7 @@
 //! The slab against a plain `Vec<u8>` per transaction, at its limits, and read from other threads.
 
+#![allow(clippy::unwrap_used, reason = "a failed test is the purpose")]
+
 use proptest::prelude::*;
 
 use super::*;
