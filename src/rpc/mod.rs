@@ -42,3 +42,6 @@ pub use query::{QueryCache, QueryContext, execute};
 pub use reply::{end_error, refusal_error, render_admitted, render_preconfirmed};
 pub use subscription::{ConnectionKey, NotificationSink, Progress, SubscriptionId, SubscriptionKind, Subscriptions};
 pub use view::{Settings, View};
+
+#[cfg(test)]
+mod tests;

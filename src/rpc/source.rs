@@ -231,7 +231,7 @@ impl BlockSource<'_> {
     ) -> Result<ReceiptView<'a>, RpcError> {
         let (raw, hash, sender) = stored.transaction(index)?;
         let HistoryReceipt { success, cumulative_gas_used, gas_used, contract_address, logs } = stored.receipt(index)?;
-        let base_fee = stored.header().base_fee_per_gas;
+        let base_fee_wei = stored.header().base_fee_per_gas.unwrap_or(0);
         Ok(ReceiptView {
             tx: TxView { raw, hash, sender },
             index,
@@ -239,7 +239,7 @@ impl BlockSource<'_> {
             gas_used,
             cumulative_gas_used,
             contract_address,
-            effective_gas_price_wei: decode_envelope(raw)?.effective_gas_price(base_fee),
+            effective_gas_price_wei: tx_price_wei(&decode_envelope(raw)?, base_fee_wei),
             first_log_index,
             logs: Logs::Owned(logs),
         })
@@ -255,6 +255,12 @@ fn placed_view(block: &OpenBlock, index: usize) -> Option<TxView<'_>> {
 pub fn decode_envelope(raw: &[u8]) -> Result<TxEnvelope, RpcError> {
     TxEnvelope::decode_2718_exact(raw)
         .map_err(|error| RpcError::internal(format!("stored transaction does not decode: {error}")))
+}
+
+/// What a transaction pays per gas at a base fee.
+#[must_use]
+pub fn tx_price_wei(envelope: &TxEnvelope, base_fee_wei: u64) -> u128 {
+    envelope.effective_gas_price(Some(base_fee_wei))
 }
 
 impl From<HistoryError> for RpcError {
