@@ -19,11 +19,11 @@ use revm::primitives::hardfork::SpecId;
 use revm::{InspectEvm, MainBuilder, MainContext};
 
 use crate::builder::block::BlockContext;
+use crate::limits::TX_GAS_MAX;
 use crate::primitives::{Bytes, Fork, U256};
 use crate::rpc::call_request::{BlockOverrides, CallRequest};
 use crate::rpc::call_state::{CallState, CallStateError};
 use crate::rpc::error::RpcError;
-use crate::limits::TX_GAS_MAX;
 use crate::rpc::limits::CALL_STEPS_PER_CLOCK_READ;
 use crate::rpc::query::QueryBounds;
 
@@ -207,7 +207,9 @@ impl<CTX> Inspector<CTX> for Stopwatch<'_> {
 /// Why an execution has no result.
 enum CallFailure {
     /// The gas limit is below what the transaction costs before its first instruction.
-    IntrinsicGas { required: u64 },
+    IntrinsicGas {
+        required: u64,
+    },
     Error(RpcError),
 }
 
@@ -361,9 +363,10 @@ fn attempt(
     environment: &CallEnvironment<'_>,
 ) -> Result<Trial, RpcError> {
     match execute(request, gas_limit, state, environment) {
-        Ok(ExecutionResult::Success { gas, .. }) => {
-            Ok(Trial::Enough { gas_used: gas.tx_gas_used(), gas_before_refund: gas.total_gas_spent().max(gas.floor_gas()) })
-        }
+        Ok(ExecutionResult::Success { gas, .. }) => Ok(Trial::Enough {
+            gas_used: gas.tx_gas_used(),
+            gas_before_refund: gas.total_gas_spent().max(gas.floor_gas()),
+        }),
         Ok(ExecutionResult::Revert { output, .. }) => Ok(Trial::Reverted(output)),
         Ok(ExecutionResult::Halt { reason: HaltReason::OutOfGas(_), .. }) => Ok(Trial::OutOfGas),
         Ok(ExecutionResult::Halt { reason, .. }) => Ok(Trial::Halted(reason)),

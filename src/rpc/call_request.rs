@@ -69,7 +69,9 @@ impl CallRequest {
     fn check_fees(&self, fields: &Fields) -> Result<(), RpcError> {
         let dynamic = self.max_fee_per_gas_wei.is_some() || self.max_priority_fee_per_gas_wei.is_some();
         if self.gas_price_wei.is_some() && dynamic {
-            return Err(fields.invalid("gasPrice", "both gasPrice and (maxFeePerGas or maxPriorityFeePerGas) specified"));
+            return Err(
+                fields.invalid("gasPrice", "both gasPrice and (maxFeePerGas or maxPriorityFeePerGas) specified")
+            );
         }
         if let (Some(cap), Some(tip)) = (self.max_fee_per_gas_wei, self.max_priority_fee_per_gas_wei)
             && tip > cap
@@ -164,7 +166,9 @@ pub fn parse_state_overrides(argument: &Argument<'_>) -> Result<Vec<AccountOverr
             StorageOverride::Full(slots) | StorageOverride::Diff(slots) => slots.len(),
         };
         if slot_count > OVERRIDE_SLOTS_MAX {
-            return Err(RpcError::limit(format!("too many overrides: at most {OVERRIDE_SLOTS_MAX} accounts and slots")));
+            return Err(RpcError::limit(format!(
+                "too many overrides: at most {OVERRIDE_SLOTS_MAX} accounts and slots"
+            )));
         }
         overrides.push(AccountOverride {
             address,

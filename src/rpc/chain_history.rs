@@ -6,9 +6,7 @@ use alloy_rlp::Decodable;
 
 use crate::chain::{ChainError, ChainReader, EndState, LogQuery, StoredBlock};
 use crate::primitives::{Address, B256};
-use crate::rpc::history::{
-    History, HistoryBlock, HistoryEnd, HistoryError, HistoryReceipt, HistoryStatus, Location,
-};
+use crate::rpc::history::{History, HistoryBlock, HistoryEnd, HistoryError, HistoryReceipt, HistoryStatus, Location};
 
 /// A stored block with its header decoded.
 struct ChainBlock {

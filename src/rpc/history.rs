@@ -62,10 +62,18 @@ pub struct HistoryStatus {
 pub enum HistoryEnd {
     Included,
     /// Left the pool; `reason` is the chain database's code.
-    Dropped { reason: u8 },
-    Replaced { by: B256 },
+    Dropped {
+        reason: u8,
+    },
+    Replaced {
+        by: B256,
+    },
     /// Broke a rule when its turn came; `required` and `actual` are what was compared.
-    Invalidated { reason: u8, required: U256, actual: U256 },
+    Invalidated {
+        reason: u8,
+        required: U256,
+        actual: U256,
+    },
 }
 
 /// The chain database, as query threads see it.

@@ -59,7 +59,9 @@ impl LogFilter {
         };
         let positions = fields.array("topics")?.unwrap_or_default();
         if positions.len() > TOPICS_MAX {
-            return Err(fields.invalid("topics", format!("{} positions, a log has at most {TOPICS_MAX}", positions.len())));
+            return Err(
+                fields.invalid("topics", format!("{} positions, a log has at most {TOPICS_MAX}", positions.len()))
+            );
         }
         let mut topics = Vec::with_capacity(positions.len());
         for position in positions {
@@ -83,7 +85,10 @@ impl LogFilter {
     /// The same conditions as the filters of blocks take them.
     #[must_use]
     pub fn query(&self) -> LogQuery {
-        LogQuery::new(&self.addresses, std::array::from_fn(|position| self.topics.get(position).map_or(&[][..], Vec::as_slice)))
+        LogQuery::new(
+            &self.addresses,
+            std::array::from_fn(|position| self.topics.get(position).map_or(&[][..], Vec::as_slice)),
+        )
     }
 
     /// Whether a block with this bloom can have a log that matches. False answers are certain.

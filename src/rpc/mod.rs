@@ -26,10 +26,10 @@ pub mod reply;
 pub mod subscription;
 
 pub mod query;
-pub mod query_pool;
 pub mod query_call;
 pub mod query_fees;
 pub mod query_logs;
+pub mod query_pool;
 
 pub mod call;
 pub mod call_request;

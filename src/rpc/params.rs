@@ -174,7 +174,9 @@ impl<'a> Argument<'a> {
         let fields = self.object()?;
         fields.boolean("requireCanonical")?;
         match (fields.hash("blockHash")?, fields.text("blockNumber")?) {
-            (Some(_), Some(_)) => Err(self.invalid("cannot specify both blockHash and blockNumber, choose one or the other")),
+            (Some(_), Some(_)) => {
+                Err(self.invalid("cannot specify both blockHash and blockNumber, choose one or the other"))
+            }
             (Some(hash), None) => Ok(BlockId::Hash(hash)),
             (None, Some(text)) => parse_tag(text).map_err(|error| self.invalid(error)),
             (None, None) => Err(self.invalid("blockHash or blockNumber is missing")),
@@ -366,7 +368,8 @@ mod tests {
     fn check_split(raw: &str, arguments_max: usize, expected: &str) {
         match Params::parse(raw.as_bytes(), arguments_max) {
             Ok(params) => {
-                let found: Vec<_> = (0..ARGUMENTS_MAX).filter_map(|i| params.optional(i, "x")).map(|a| a.raw.get()).collect();
+                let found: Vec<_> =
+                    (0..ARGUMENTS_MAX).filter_map(|i| params.optional(i, "x")).map(|a| a.raw.get()).collect();
                 assert_eq!(found.join("|"), expected);
             }
             Err(error) => {

@@ -59,12 +59,7 @@ pub enum Rendered {
 ///
 /// Runs on: ingress shard; no disk, bounded work.
 /// Errors:  -32602 naming the argument, -32601 for `debug_*` where it is off, -32000 for a state that is not kept.
-pub fn plan<'p>(
-    method: Method,
-    params: &'p [u8],
-    view: &View<'_>,
-    out: &mut Vec<u8>,
-) -> Result<Plan<'p>, RpcError> {
+pub fn plan<'p>(method: Method, params: &'p [u8], view: &View<'_>, out: &mut Vec<u8>) -> Result<Plan<'p>, RpcError> {
     match method {
         Method::SendRawTransaction | Method::SendRawTransactionSync | Method::SendRawTransactionConditional => {
             submit(method, params).map(Plan::Submit)
@@ -161,12 +156,7 @@ fn submit<'p>(method: Method, params: &'p [u8]) -> Result<SubmitRequest<'p>, Rpc
 }
 
 /// Balance, nonce, code or slot: of a kept state at once, of `pending` by the builder core.
-fn point_read<'p>(
-    method: Method,
-    params: &'p [u8],
-    view: &View<'_>,
-    out: &mut Vec<u8>,
-) -> Result<Plan<'p>, RpcError> {
+fn point_read<'p>(method: Method, params: &'p [u8], view: &View<'_>, out: &mut Vec<u8>) -> Result<Plan<'p>, RpcError> {
     let is_slot = method == Method::GetStorageAt;
     let arguments = Params::parse(params, if is_slot { 3 } else { 2 })?;
     let address = arguments.required(0, "address")?.address()?;
@@ -224,11 +214,7 @@ fn subscribe(params: &[u8]) -> Result<SubscriptionKind, RpcError> {
 ///
 /// Runs on: ingress shard, after the answer's gate is durable.
 /// Errors:  -32603 when the answer does not fit the method: the shard mixed up its tokens.
-pub fn render_builder_answer(
-    method: Method,
-    answer: &BuilderAnswer,
-    out: &mut Vec<u8>,
-) -> Result<Rendered, RpcError> {
+pub fn render_builder_answer(method: Method, answer: &BuilderAnswer, out: &mut Vec<u8>) -> Result<Rendered, RpcError> {
     match (method, answer) {
         (Method::GetBalance, BuilderAnswer::Account { balance_wei, .. }) => json::quantity(*balance_wei, out),
         (Method::GetTransactionCount, BuilderAnswer::Account { pool_nonce, .. }) => json::quantity(*pool_nonce, out),
@@ -240,10 +226,7 @@ pub fn render_builder_answer(
         }
         (Method::GetRawTransactionByHash, BuilderAnswer::Transaction(Some(pooled))) => json::data(&pooled.raw, out),
         (Method::GetTransactionStatus, BuilderAnswer::Status(Some(status))) => live_status(status, out),
-        (
-            Method::GetTransactionByHash | Method::GetRawTransactionByHash,
-            BuilderAnswer::Transaction(None),
-        )
+        (Method::GetTransactionByHash | Method::GetRawTransactionByHash, BuilderAnswer::Transaction(None))
         | (Method::GetTransactionStatus, BuilderAnswer::Status(None)) => return Ok(Rendered::AskQuery),
         (Method::TxpoolStatus, BuilderAnswer::PoolStatus { ready_count, queued_count, .. }) => {
             let mut object = Object::begin(out);

@@ -1,8 +1,8 @@
 //! Calls that are too heavy for a shard, executed on a query thread: blocks, receipts, transactions, status, and the dispatch of the rest.
 
 use crate::builder::block::{BlockContext, OpenBlock, PlacedTx};
-use crate::messages::{QueryJob, QueryReply};
 use crate::chain::sealed_record::EndReason;
+use crate::messages::{QueryJob, QueryReply};
 use crate::primitives::{B256, Bytes, Fork, Sequence};
 use crate::rpc::call_state::{BlockHashes, PendingIndex};
 use crate::rpc::error::RpcError;
@@ -56,7 +56,10 @@ pub fn execute(context: &QueryContext<'_>, cache: &mut QueryCache, job: &QueryJo
         let mut out = Vec::new();
         dispatch(context, cache, job.method, &job.params, &mut gate, &mut out).and_then(|()| {
             if out.len() > RESULT_BYTES_MAX {
-                return Err(RpcError::limit(format!("result too large: {} bytes, limit {RESULT_BYTES_MAX}", out.len())));
+                return Err(RpcError::limit(format!(
+                    "result too large: {} bytes, limit {RESULT_BYTES_MAX}",
+                    out.len()
+                )));
             }
             Ok(out)
         })

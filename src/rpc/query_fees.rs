@@ -30,7 +30,10 @@ pub fn fee_history(context: &QueryContext<'_>, params: &[u8], out: &mut Vec<u8>)
         None => Vec::new(),
     };
     let head = context.view.latest_number();
-    let newest = context.view.number(newest).map_err(|_| RpcError::invalid_params("invalid argument 1 (newest block): a hash"))?;
+    let newest = context
+        .view
+        .number(newest)
+        .map_err(|_| RpcError::invalid_params("invalid argument 1 (newest block): a hash"))?;
     if newest > head {
         return Err(RpcError::server(format!("request beyond head block: requested {newest}, head {head}")));
     }
@@ -77,7 +80,11 @@ fn block_fees(source: &BlockSource<'_>, percentiles: &[f64]) -> Result<BlockFees
         })?;
         rewards(tips, gas_used, percentiles)
     };
-    Ok(BlockFees { base_fee_wei: place.base_fee_wei, gas_used_ratio: gas_used as f64 / gas_limit.max(1) as f64, rewards_wei })
+    Ok(BlockFees {
+        base_fee_wei: place.base_fee_wei,
+        gas_used_ratio: gas_used as f64 / gas_limit.max(1) as f64,
+        rewards_wei,
+    })
 }
 
 /// The tip at each percentile of the gas used, counted from the cheapest transaction.

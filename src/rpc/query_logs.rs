@@ -63,18 +63,14 @@ fn one_block(context: &QueryContext<'_>, hash: B256, found: &mut Collector<'_>) 
     }
 }
 
-fn span(
-    context: &QueryContext<'_>,
-    from: BlockId,
-    to: BlockId,
-    found: &mut Collector<'_>,
-) -> Result<(), RpcError> {
+fn span(context: &QueryContext<'_>, from: BlockId, to: BlockId, found: &mut Collector<'_>) -> Result<(), RpcError> {
     if from == BlockId::Pending || to == BlockId::Pending {
         return Err(RpcError::invalid_params(
             "invalid argument 0 (filter): pending logs are not served, use eth_getBlockReceipts or sequencer_preconfirmations",
         ));
     }
-    let bound = |id| context.view.number(id).map_err(|hash| RpcError::invalid_params(format!("{hash} is not a number")));
+    let bound =
+        |id| context.view.number(id).map_err(|hash| RpcError::invalid_params(format!("{hash} is not a number")));
     let (first, last) = (bound(from)?, bound(to)?);
     if first > last {
         return Err(RpcError::invalid_params(format!("invalid block range: fromBlock {first}, toBlock {last}")));

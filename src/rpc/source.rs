@@ -230,7 +230,8 @@ impl BlockSource<'_> {
         first_log_index: u64,
     ) -> Result<ReceiptView<'a>, RpcError> {
         let (raw, hash, sender) = stored.transaction(index)?;
-        let HistoryReceipt { success, cumulative_gas_used, gas_used, contract_address, logs } = stored.receipt(index)?;
+        let HistoryReceipt { success, cumulative_gas_used, gas_used, contract_address, logs } =
+            stored.receipt(index)?;
         let base_fee_wei = stored.header().base_fee_per_gas.unwrap_or(0);
         Ok(ReceiptView {
             tx: TxView { raw, hash, sender },

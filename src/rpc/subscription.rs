@@ -240,8 +240,8 @@ impl Subscriptions {
             cursor.tx_count += announced;
             budget -= announced;
             // Only a sealed block is complete: nothing is appended to it any more.
-            let complete = heads.recent_by_number(cursor.block_number).is_some()
-                && cursor.tx_count == block.transactions.len();
+            let complete =
+                heads.recent_by_number(cursor.block_number).is_some() && cursor.tx_count == block.transactions.len();
             if !complete {
                 break;
             }

@@ -173,9 +173,13 @@ pub fn place(writer: &mut OpenBlockWriter, context: &BlockContext, tx: &MemoryTx
     let item = writer.bytes.push(&[&item_header, &tx.raw]).expect("test blocks are small");
     let header_bytes = item_header.len() as u32;
     let logs = Span { start: writer.logs.len() as u32, len: tx.receipt.logs.len() as u32 };
-    tx.receipt.logs.iter().for_each(|log| drop(writer.logs.push(log.clone())));
+    for log in &tx.receipt.logs {
+        writer.logs.push(log.clone());
+    }
     let diffs = Span { start: writer.diffs.len() as u32, len: tx.diffs.len() as u32 };
-    tx.diffs.iter().for_each(|diff| drop(writer.diffs.push(*diff)));
+    for diff in &tx.diffs {
+        writer.diffs.push(*diff);
+    }
     let envelope = decode_envelope(&tx.raw).expect("test transactions decode");
     writer.transactions.push(PlacedTx {
         hash: tx.hash,
@@ -207,7 +211,13 @@ pub fn open_block(header: &Header, txs: &[MemoryTx], first_sequence: u64) -> (Op
 }
 
 /// The block in memory, durable at `sequence`.
-pub fn seal(block: &MemoryBlock, open: Arc<OpenBlock>, state: &Snapshot, sequence: u64, size_bytes: u64) -> Arc<SealedBlock> {
+pub fn seal(
+    block: &MemoryBlock,
+    open: Arc<OpenBlock>,
+    state: &Snapshot,
+    sequence: u64,
+    size_bytes: u64,
+) -> Arc<SealedBlock> {
     Arc::new(SealedBlock {
         header: block.header.clone(),
         hash: block.hash,
