@@ -78,3 +78,5 @@ pub const QUERY_QUEUE_SLOTS: usize = 4_096;
 pub const SLAB_BYTES_PER_POOL_BYTE: usize = 4;
 /// Slab bytes of a shard for transactions between socket and pool. Reserved address space, used only as needed.
 pub const SLAB_BYTES_IN_FLIGHT: usize = 64 * 1_048_576;
+/// How often appended blocks are synced in the background.
+pub const CHAIN_SYNC_NS: u64 = 5_000_000_000;

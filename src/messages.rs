@@ -186,7 +186,12 @@ pub enum StateMessage {
 /// One ring slot of `builder_chain`.
 pub enum ChainMessage {
     Sealed(Arc<SealedBlock>),
-    Ended { hash: B256, accepted_unix_ns: u64, ended_unix_ns: u64, end: EndState },
+    Ended {
+        hash: B256,
+        accepted_unix_ns: u64,
+        ended_unix_ns: u64,
+        end: EndState,
+    },
     /// Sync and stop.
     Stop,
 }

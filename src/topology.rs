@@ -120,6 +120,7 @@ pub struct Running {
     /// Threads whose end ends the process: builder, state, chain.
     core_threads: Vec<Worker>,
     shard_threads: Vec<Worker>,
+    /// Query threads, and the one that syncs the chain database.
     query_threads: Vec<Worker>,
     temporary_dir: Option<PathBuf>,
 }
@@ -151,6 +152,10 @@ pub fn launch(config: &Config, spec: &ChainSpec, rpc: &crate::rpc::Settings) -> 
     let shared = Arc::new(Shared::new(heads, shard_count));
     let cores = Cores::of(config, shard_count);
 
+    let (syncer, sync_reader, sync_shared) = (opened.writer.syncer(), opened.reader.clone(), Arc::clone(&shared));
+    let sync_thread = spawn("chain-sync", None, move || {
+        crate::chain::thread::run_syncer(&syncer, &sync_reader, &sync_shared).map_err(|error| error.to_string())
+    })?;
     let mut core_threads = Vec::new();
     core_threads.push(spawn("chain", None, move || {
         crate::chain::thread::run(opened.writer, chain_rx, &chain_bell).map_err(|error| error.to_string())
@@ -172,9 +177,19 @@ pub fn launch(config: &Config, spec: &ChainSpec, rpc: &crate::rpc::Settings) -> 
         shared: Arc::clone(&shared),
         wait: config.wait,
     };
-    core_threads.push(spawn_builder(config, spec, seat, opened.world, opened.recent, wiring.slab_readers, cores.builder)?);
+    core_threads.push(spawn_builder(
+        config,
+        spec,
+        seat,
+        opened.world,
+        opened.recent,
+        wiring.slab_readers,
+        cores.builder,
+    )?);
 
-    let query_threads = spawn_queries(config, spec, rpc, &opened.reader, &shared, wiring.query_rx, wiring.query_shards)?;
+    let mut query_threads =
+        spawn_queries(config, spec, rpc, &opened.reader, &shared, wiring.query_rx, wiring.query_shards)?;
+    query_threads.push(sync_thread);
     let shard_bells = wiring.shards.iter().map(|end| Arc::clone(&end.doorbell)).collect();
     let (shard_threads, address) = spawn_shards(wiring.shards, &shared, &cores)?;
     Ok(Running {
@@ -392,17 +407,25 @@ fn wire_shards(
     builder_bell: &Arc<Doorbell>,
 ) -> Result<Wiring, LaunchError> {
     let (to_query, query_rx) = bounded(limits::QUERY_QUEUE_SLOTS);
-    let mut wiring =
-        Wiring { builder_ends: Vec::new(), slab_readers: Vec::new(), shards: Vec::new(), query_rx, query_shards: Vec::new() };
-    let freed_slots = config.mempool.transactions_max as usize + limits::INGRESS_RING_SLOTS + limits::IN_FLIGHT_PER_SHARD_MAX;
-    let slab_bytes = config.mempool.bytes_max as usize * limits::SLAB_BYTES_PER_POOL_BYTE + limits::SLAB_BYTES_IN_FLIGHT;
+    let mut wiring = Wiring {
+        builder_ends: Vec::new(),
+        slab_readers: Vec::new(),
+        shards: Vec::new(),
+        query_rx,
+        query_shards: Vec::new(),
+    };
+    let freed_slots =
+        config.mempool.transactions_max as usize + limits::INGRESS_RING_SLOTS + limits::IN_FLIGHT_PER_SHARD_MAX;
+    let slab_bytes =
+        config.mempool.bytes_max as usize * limits::SLAB_BYTES_PER_POOL_BYTE + limits::SLAB_BYTES_IN_FLIGHT;
     for index in 0..shard_count {
         let id = ShardId(index as u16);
         let doorbell = Arc::new(Doorbell::for_task());
         let (to_builder, from_shard) = ring(limits::INGRESS_RING_SLOTS, builder_bell);
         let (replies, from_builder) = ring(limits::IN_FLIGHT_PER_SHARD_MAX, &doorbell);
         let (freed_tx, freed) = ring(freed_slots, &doorbell);
-        let slab = Slab::new(id, slab_bytes).map_err(|source| LaunchError::Slab { shard: id.0, bytes: slab_bytes, source })?;
+        let slab =
+            Slab::new(id, slab_bytes).map_err(|source| LaunchError::Slab { shard: id.0, bytes: slab_bytes, source })?;
         let from_query = Arc::new(ArrayQueue::new(limits::QUERIES_PER_SHARD_MAX));
         wiring.query_shards.push(QueryShard { replies: Arc::clone(&from_query), doorbell: Arc::clone(&doorbell) });
         wiring.slab_readers.push(slab.reader());
@@ -417,7 +440,17 @@ fn wire_shards(
             chunks_max: freed_slots,
         };
         let to_query = to_query.clone();
-        wiring.shards.push(ShardEnd { id, settings, slab, to_builder, from_builder, freed, to_query, from_query, doorbell });
+        wiring.shards.push(ShardEnd {
+            id,
+            settings,
+            slab,
+            to_builder,
+            from_builder,
+            freed,
+            to_query,
+            from_query,
+            doorbell,
+        });
     }
     Ok(wiring)
 }

@@ -22,7 +22,8 @@ use crate::mempool::{
     AccountView, Deferral, EndState, GasNeeds, Invalid, Mempool, Readiness, Reject, Removed, Submission, TxId, Verdict,
 };
 use crate::messages::{
-    BuilderAnswer, BuilderRead, BuilderReply, ChainMessage, IngressMessage, LiveStatus, PooledTx, Refusal, Submit, SubmitWait,
+    BuilderAnswer, BuilderRead, BuilderReply, ChainMessage, IngressMessage, LiveStatus, PooledTx, Refusal, Submit,
+    SubmitWait,
 };
 use crate::primitives::{Address, B256, Bytes, Fork, ReplyToken, Sequence, ShardId};
 use crate::runtime::slab::{SlabReader, TxHandle};
@@ -233,7 +234,8 @@ impl Core {
         match self.phase {
             Phase::Sealing(_) => return Ok(NextTurn::OnMessage),
             Phase::Idle => {
-                let drained = self.drain_until_ns.is_some_and(|until| now.monotonic_ns >= until || self.pool.best().is_none());
+                let drained =
+                    self.drain_until_ns.is_some_and(|until| now.monotonic_ns >= until || self.pool.best().is_none());
                 if drained {
                     return Ok(NextTurn::Drained);
                 }
@@ -282,7 +284,8 @@ impl Core {
             effects.free(handle);
             return Ok(());
         }
-        let (authorities, conditions) = extras.map_or_else(Default::default, |extras| (extras.authorities, extras.conditions));
+        let (authorities, conditions) =
+            extras.map_or_else(Default::default, |extras| (extras.authorities, extras.conditions));
         if let Some(conditions) = &conditions {
             let (number, timestamp) = self.next_place(now);
             let verdict = conditions::evaluate(conditions, self.executor.world(), number, timestamp)?;
@@ -362,7 +365,8 @@ impl Core {
     /// Opens a block when there is something to place or the empty-block timer is over; otherwise says when to look again.
     fn open_if_due(&mut self, now: Now, effects: &mut impl Effects) -> Result<Option<NextTurn>, ExecutionError> {
         let has_work = self.settings.execute && self.pool.best().is_some();
-        let empty_due_ns = (self.settings.empty_interval_ns > 0).then(|| self.last_opened_ns + self.settings.empty_interval_ns);
+        let empty_due_ns =
+            (self.settings.empty_interval_ns > 0).then(|| self.last_opened_ns + self.settings.empty_interval_ns);
         let is_empty_due = empty_due_ns.is_some_and(|due| now.monotonic_ns >= due);
         if !has_work && !is_empty_due {
             return Ok(Some(empty_due_ns.map_or(NextTurn::OnMessage, NextTurn::At)));
@@ -448,7 +452,8 @@ impl Core {
             preconfirmed_unix_ns: now.unix_ns,
         };
         let filler = &mut filling.filler;
-        let placed = match submission.conditions.as_deref().filter(|conditions| conditions.pays_coinbase_wei.is_some()) {
+        let placed = match submission.conditions.as_deref().filter(|conditions| conditions.pays_coinbase_wei.is_some())
+        {
             None => filler.place(&mut self.executor, &tx, placement).map(Some),
             Some(conditions) => filler.place_if(&mut self.executor, &tx, placement, |paid_wei| {
                 matches!(conditions.judge_payment(paid_wei), Verdict::Met)
@@ -547,7 +552,9 @@ impl Core {
     fn remember(&mut self, sealed: Arc<SealedBlock>) {
         self.recent.push_back(sealed);
         let mut bytes: u64 = self.recent.iter().map(|block| block.size_bytes).sum();
-        while self.recent.len() > limits::RECENT_BLOCKS_MAX || (bytes > limits::RECENT_BLOCKS_BYTES_MAX && self.recent.len() > 2) {
+        while self.recent.len() > limits::RECENT_BLOCKS_MAX
+            || (bytes > limits::RECENT_BLOCKS_BYTES_MAX && self.recent.len() > 2)
+        {
             let Some(oldest) = self.recent.pop_front() else { break };
             bytes -= oldest.size_bytes;
         }
@@ -576,7 +583,8 @@ impl Core {
             BuilderRead::Account { address } => {
                 let world = self.executor.world();
                 let account = world.peek_account(address)?;
-                let code = if account.has_code() { world.code(account.code_hash)?.original_bytes() } else { Bytes::new() };
+                let code =
+                    if account.has_code() { world.code(account.code_hash)?.original_bytes() } else { Bytes::new() };
                 BuilderAnswer::Account {
                     nonce: account.nonce,
                     pool_nonce: self.pool.pending_nonce(&address).unwrap_or(account.nonce),
@@ -665,8 +673,13 @@ fn invalid_reason(invalid: &InvalidTransaction) -> Invalid {
         InvalidTransaction::RejectCallerWithCode => Invalid::Execution("sender has code (EIP-3607)"),
         InvalidTransaction::GasPriceLessThanBasefee => Invalid::Execution("fee cap below the block's base fee"),
         InvalidTransaction::CallGasCostMoreThanGasLimit { .. } => Invalid::Execution("gas limit below intrinsic gas"),
-        InvalidTransaction::GasFloorMoreThanGasLimit { .. } => Invalid::Execution("gas limit below floor gas (EIP-7623)"),
+        InvalidTransaction::GasFloorMoreThanGasLimit { .. } => {
+            Invalid::Execution("gas limit below floor gas (EIP-7623)")
+        }
         InvalidTransaction::TxGasLimitGreaterThanCap { .. } => Invalid::Execution("gas limit above the cap (EIP-7825)"),
         _ => Invalid::Execution("invalid at its place in the block"),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -49,7 +49,8 @@ pub fn run(seat: BuilderSeat, mut core: Core) -> Result<(), ExecutionError> {
     let (mut inboxes, outboxes): (Vec<_>, Vec<_>) = shards
         .into_iter()
         .map(|rings| {
-            let outbox = Outbox { replies: rings.replies, freed: rings.freed, doorbell: rings.doorbell, has_replies: false };
+            let outbox =
+                Outbox { replies: rings.replies, freed: rings.freed, doorbell: rings.doorbell, has_replies: false };
             (rings.from_shard, outbox)
         })
         .unzip();

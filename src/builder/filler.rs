@@ -132,7 +132,8 @@ impl BlockFiller {
         let tx_type = fields.tx_type as u8;
         let mut header = [0; limits::TX_ITEM_HEADER_BYTES_MAX];
         let header_bytes = if tx_type == 0 { 0 } else { string_header(tx.raw.len(), &mut header) };
-        let item = self.writer.bytes.push(&[&header[..header_bytes], tx.raw]).expect("room_for left space for the item");
+        let item =
+            self.writer.bytes.push(&[&header[..header_bytes], tx.raw]).expect("room_for left space for the item");
         let logs_start = self.writer.logs.len();
         for log in outcome.logs {
             self.writer.logs.push(log);

@@ -46,18 +46,16 @@ pub enum ReplayError {
 ///
 /// # Errors
 /// When the state refuses the allocation.
-pub fn genesis_block<S: StateStore<Reader = Snapshot>>(spec: &ChainSpec, store: &mut S) -> Result<SealedBlock, StateError> {
+pub fn genesis_block<S: StateStore<Reader = Snapshot>>(
+    spec: &ChainSpec,
+    store: &mut S,
+) -> Result<SealedBlock, StateError> {
     let alloc = spec.genesis.alloc.iter().map(|(address, account)| genesis::GenesisAccount {
         address: *address,
         balance_wei: account.balance,
         nonce: account.nonce.unwrap_or(0),
         code: account.code.clone().unwrap_or_default(),
-        storage: account
-            .storage
-            .iter()
-            .flatten()
-            .map(|(slot, value)| ((*slot).into(), (*value).into()))
-            .collect(),
+        storage: account.storage.iter().flatten().map(|(slot, value)| ((*slot).into(), (*value).into())).collect(),
     });
     let state = genesis::from_alloc(store, alloc)?;
     let header = spec.genesis_header(state.root());
@@ -94,7 +92,8 @@ pub fn replay<S: StateStore<Reader = Snapshot>>(
     let mut recent = vec![Arc::new(first)];
     for number in 1..=chain.latest_number().unwrap_or(0) {
         let stored = chain.block_by_number(number)?.ok_or(ReplayError::BlockMissing { number })?;
-        let parent = recent.last().map(|block| block.state.clone()).expect("the list starts with block 0 and only grows");
+        let parent =
+            recent.last().map(|block| block.state.clone()).expect("the list starts with block 0 and only grows");
         sealer.begin();
         let sealed = replay_block(spec, &stored, &parent, store, &mut executor, &mut sealer)?;
         executor.world().sealed(sealed.state.clone(), number, sealed.hash);
@@ -116,8 +115,7 @@ fn replay_block<S: StateStore<Reader = Snapshot>>(
     sealer: &mut Sealer,
 ) -> Result<SealedBlock, ReplayError> {
     let number = stored.number();
-    let header =
-        Header::decode(&mut stored.header_rlp()?).map_err(|source| ReplayError::Header { number, source })?;
+    let header = Header::decode(&mut stored.header_rlp()?).map_err(|source| ReplayError::Header { number, source })?;
     let mut filler = BlockFiller::open(context_of(&header, spec), executor)?;
     for (index, tx) in stored.txs().enumerate() {
         let tx = tx?;

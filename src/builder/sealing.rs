@@ -14,8 +14,8 @@ use alloy_rlp::Encodable;
 use crate::builder::block::{OpenBlock, PlacedTx, SealedBlock};
 use crate::builder::execution::requests_hash;
 use crate::primitives::{B256, Bloom, Bytes, Sequence};
-use crate::state::bloom::{BloomCache, accrue};
 use crate::state::ListRoot;
+use crate::state::bloom::{BloomCache, accrue};
 use crate::state::{Snapshot, StateChanges, StateError, StateStore};
 
 /// What the builder hands over when a block ends.

@@ -225,7 +225,12 @@ impl World {
                 balance_wei: cached.now.balance_wei,
                 code_hash: cached.now.code_hash,
             });
-            accounts.push(AccountChange { address, account, storage_cleared: cached.storage_cleared, storage: Vec::new() });
+            accounts.push(AccountChange {
+                address,
+                account,
+                storage_cleared: cached.storage_cleared,
+                storage: Vec::new(),
+            });
             cached.storage_cleared = false;
         }
         for key in self.dirty_slots.drain(..) {
@@ -301,12 +306,7 @@ impl World {
             self.dirty_accounts.push(address);
         }
         self.diffs.push(if next.exists {
-            StateDiff::Account {
-                address,
-                nonce: next.nonce,
-                balance_wei: next.balance_wei,
-                code_hash: next.code_hash,
-            }
+            StateDiff::Account { address, nonce: next.nonce, balance_wei: next.balance_wei, code_hash: next.code_hash }
         } else {
             StateDiff::Deleted { address }
         });

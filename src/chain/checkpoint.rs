@@ -120,6 +120,7 @@ fn decode(bytes: &[u8; SLOT_BYTES]) -> Option<Checkpoint> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may stop at a surprise")]
 mod tests {
     use super::*;
     use crate::chain::test_dir::TestDir;

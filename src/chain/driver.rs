@@ -100,13 +100,17 @@ fn run(shared: &Shared, queue: &Receiver<SealJob>, state: &WorkerState) {
 fn work(shared: &Shared, job: &SealJob, state: &WorkerState) -> Result<(), ChainError> {
     // A segment must never name blocks that a power cut can take back.
     shared.sync()?;
+    shared.index.prepare_spare();
     shared.index.seal(&job.table, job.start, job.end)?;
     merge_all(shared, state)
 }
 
 fn merge_all(shared: &Shared, state: &WorkerState) -> Result<(), ChainError> {
-    while !state.stop.load(Ordering::Relaxed) && shared.index.merge_once(&state.stop)? {}
-    Ok(())
+    loop {
+        if state.stop.load(Ordering::Relaxed) || !shared.index.merge_once(&state.stop)? {
+            return Ok(());
+        }
+    }
 }
 
 fn fail(state: &WorkerState, error: ChainError) {

@@ -63,7 +63,7 @@ impl LogQuery {
             let mut any = false;
             for element in group {
                 let bits = line(line_of(element.hash, line_count))?;
-                any |= bit_positions(element.hash).all(|bit| bits[bit / 8] >> (bit % 8) & 1 == 1);
+                any |= bit_positions(element.hash).all(|bit| (bits[bit / 8] >> (bit % 8)) & 1 == 1);
             }
             if !any {
                 return Ok(false);
@@ -169,5 +169,5 @@ fn line_of(hash: u64, line_count: u64) -> u64 {
 /// The bits of an element in its line.
 fn bit_positions(hash: u64) -> impl Iterator<Item = usize> {
     let bits = fold(hash, 0xe703_7ed1_a0b4_28db);
-    (0..BITS_SET).map(move |bit| ((bits >> (9 * bit) & 0x1ff) * LINE_BITS >> 9) as usize) // < 480
+    (0..BITS_SET).map(move |bit| ((((bits >> (9 * bit)) & 0x1ff) * LINE_BITS) >> 9) as usize) // < 480
 }

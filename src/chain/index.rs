@@ -57,6 +57,9 @@ pub(super) struct Index {
     view: ArcSwap<IndexView>,
     /// Taken by the chain thread when a table is full and by the worker when a segment is ready; never by readers.
     update: Mutex<()>,
+    /// An empty table, made by the worker so that the chain thread need not touch so much new memory at once.
+    spare: Mutex<Option<Arc<IndexTable>>>,
+    table_entries: usize,
 }
 
 impl Location {
@@ -91,7 +94,14 @@ impl Index {
         let segments = open_segments(dir, headers_bytes)?;
         let end = segments.last().map_or(0, |segment| segment.head.end);
         let view = IndexView { active: Arc::new(IndexTable::new(table_entries)), frozen: Vec::new(), segments };
-        Ok((Index { dir: dir.to_path_buf(), view: ArcSwap::from_pointee(view), update: Mutex::new(()) }, end))
+        let index = Index {
+            dir: dir.to_path_buf(),
+            view: ArcSwap::from_pointee(view),
+            update: Mutex::new(()),
+            spare: Mutex::new(None),
+            table_entries,
+        };
+        Ok((index, end))
     }
 
     /// Hands every candidate for `hash` to `visit`, newest first, until it answers true or fails.
@@ -132,8 +142,11 @@ impl Index {
     }
 
     /// Puts an empty table in place of the active one and answers that one, unless it was empty: too small for a large block.
-    pub(super) fn rotate(&self, next_entries: usize) -> Option<Arc<IndexTable>> {
-        let next = Arc::new(IndexTable::new(next_entries));
+    ///
+    /// Runs on: chain thread. The next table has room for `entry_count`.
+    pub(super) fn rotate(&self, entry_count: usize) -> Option<Arc<IndexTable>> {
+        let spare = self.spare().take().filter(|spare| spare.has_room_for(entry_count));
+        let next = spare.unwrap_or_else(|| Arc::new(IndexTable::new(self.table_entries.max(entry_count))));
         let full = Some(self.active()).filter(|active| active.len() > 0);
         let frozen = full.clone();
         self.change(|view| {
@@ -184,6 +197,18 @@ impl Index {
             std::fs::remove_file(path).map_err(|error| ChainError::io("remove", path, &error))?;
         }
         Ok(true)
+    }
+
+    /// Makes the next table ready. Runs on: index worker.
+    pub(super) fn prepare_spare(&self) {
+        if self.spare().is_none() {
+            let table = Arc::new(IndexTable::new(self.table_entries));
+            *self.spare() = Some(table);
+        }
+    }
+
+    fn spare(&self) -> std::sync::MutexGuard<'_, Option<Arc<IndexTable>>> {
+        self.spare.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     fn merge_candidates(&self) -> Option<Vec<Arc<IndexSegment>>> {

@@ -90,33 +90,30 @@ impl AppendFile {
         self.file.write_all_at(bytes, offset).map_err(|error| ChainError::io("write", &self.path, &error))
     }
 
-    /// Moves the tail up to `len`, below which everything has been written, and maps more when the window is too small.
-    pub(super) fn extend_to(&mut self, len: u64) -> Result<(), ChainError> {
-        assert!(len >= self.len, "the tail only moves up");
-        self.ensure_mapped(len)?;
-        self.len = len;
-        Ok(())
-    }
-
-    /// Moves the tail of a slot file to `len`, down as well as up: its views read words, not slices.
-    pub(super) fn set_slot_len(&mut self, len: u64) -> Result<(), ChainError> {
-        self.ensure_mapped(len)?;
-        self.len = len;
-        Ok(())
-    }
-
-    fn ensure_mapped(&mut self, len: u64) -> Result<(), ChainError> {
+    /// Maps enough for a tail at `len`. Views keep the old map alive; doubling bounds how many there are.
+    pub(super) fn reserve(&mut self, len: u64) -> Result<(), ChainError> {
         if len > self.map.raw.len() as u64 {
-            // Views keep the old map alive; doubling bounds how many there are.
             self.map = Arc::new(Map::new(&self.file, &self.path, len.saturating_mul(2))?);
         }
         Ok(())
     }
 
+    /// Moves the tail up to `len`, below which everything has been written and mapped.
+    pub(super) fn extend_to(&mut self, len: u64) {
+        assert!(len >= self.len, "the tail only moves up");
+        self.set_slot_len(len);
+    }
+
+    /// Moves the tail of a slot file to `len`, down as well as up: its views read words, not slices.
+    pub(super) fn set_slot_len(&mut self, len: u64) {
+        assert!(len <= self.map.raw.len() as u64, "caller reserved the map");
+        self.len = len;
+    }
+
     /// Cuts the file off at `len`. Only at open, before any view has been handed to a reader.
     pub(super) fn cut(&mut self, len: u64) -> Result<(), ChainError> {
         self.file.set_len(len).map_err(|error| ChainError::io("truncate", &self.path, &error))?;
-        self.ensure_mapped(len)?;
+        self.reserve(len)?;
         self.len = len;
         Ok(())
     }
@@ -187,6 +184,7 @@ impl Map {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may stop at a surprise")]
 mod tests {
     use super::*;
     use crate::chain::test_dir::TestDir;
@@ -201,7 +199,9 @@ mod tests {
         for round in 0..200_u64 {
             let bytes = vec![round as u8; 1 + (round as usize * 37) % 400];
             file.write_at(file.len(), &bytes).unwrap();
-            file.extend_to(file.len() + bytes.len() as u64).unwrap();
+            let len = file.len() + bytes.len() as u64;
+            file.reserve(len).unwrap();
+            file.extend_to(len);
             expected.extend_from_slice(&bytes);
             views.push(file.view());
         }

@@ -1,11 +1,13 @@
 //! Chain database: blocks, receipts, hash index, log filters and transaction statuses on disk.
 //!
-//! Closed blocks (chain thread) → [`ChainWriter`] → files → [`ChainReader`] (any thread). One writer, lock-free readers; a block is visible
-//! to readers when `append` returns. Nothing syncs on the path of a block: the journal is the truth, a torn tail is cut off at open and
-//! rebuilt. Damage below the last sync is an error that names file and offset. Formats: the modules' byte tables and `docs/CHAIN_FORMAT.md`.
+//! Closed blocks (chain thread) → [`ChainWriter`] → files → [`ChainReader`] (any thread). One writer, lock-free readers; a block is
+//! visible to readers when `append` returns. Nothing syncs on the path of a block: the journal is the truth, a torn tail is cut off at
+//! open and rebuilt. Damage below the last sync is an error that names file and offset. Formats: the modules' byte tables and
+//! `docs/CHAIN_FORMAT.md`.
 //!
 //! Invariants: blocks are contiguous from number 0; bytes below a published tail never change while the process lives; every byte
-//! that a reader hands out was under a checksum that it checked. Absent on purpose: compression, pruning, a cache (the page cache is one).
+//! that a reader hands out was under a checksum that it checked (except `StoredBlock::body`). Absent on purpose: compression,
+//! pruning, a cache (the page cache is one).
 
 mod block;
 mod checkpoint;
@@ -29,6 +31,7 @@ mod writer;
 #[cfg(test)]
 mod test_dir;
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may stop at a surprise")]
 mod tests;
 
 pub use block::{StoredBlock, StoredReceipt, StoredTx};
@@ -48,7 +51,7 @@ pub struct ChainLimits {
     pub index_table_entries: usize,
     /// `status.retention`: how long a transaction's end state is answered at least, unless the bytes run out.
     pub status_retention_ms: u64,
-    /// Bytes of all status files. On full: `Overwrite`, the oldest file is forgotten.
+    /// Bytes of all status files; an eighth of that in memory. On full: `Overwrite`, the oldest file is forgotten.
     pub status_bytes_max: u64,
     /// Records of one status file, at least 4. A whole file is forgotten at once.
     pub status_segment_records: usize,
@@ -60,7 +63,7 @@ impl Default for ChainLimits {
             map_window_bytes: 64 << 30,
             index_table_entries: 640_000,
             status_retention_ms: 3_600_000,
-            status_bytes_max: 256 << 20,
+            status_bytes_max: 512 << 20,
             status_segment_records: 1 << 18,
         }
     }

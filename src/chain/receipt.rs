@@ -283,13 +283,14 @@ fn take_integer(rest: &mut &[u8]) -> Result<u64, ReceiptError> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may stop at a surprise")]
 mod tests {
     use proptest::collection::vec;
     use proptest::prelude::*;
 
     use super::*;
 
-    pub(crate) fn any_log() -> impl Strategy<Value = Log> {
+    fn any_log() -> impl Strategy<Value = Log> {
         (any::<[u8; 20]>(), vec(any::<[u8; 32]>(), 0..=4), vec(any::<u8>(), 0..300)).prop_map(
             |(address, topics, data)| Log {
                 address: address.into(),
@@ -299,7 +300,7 @@ mod tests {
         )
     }
 
-    pub(crate) fn any_receipt() -> impl Strategy<Value = Receipt> {
+    fn any_receipt() -> impl Strategy<Value = Receipt> {
         (any::<u8>(), any::<bool>(), any::<u64>(), any::<u64>(), any::<Option<[u8; 20]>>(), vec(any_log(), 0..5))
             .prop_map(|(tx_type, success, cumulative_gas_used, gas_used, contract, logs)| Receipt {
                 tx_type,

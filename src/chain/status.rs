@@ -106,7 +106,15 @@ struct StatusState {
 #[derive(Clone)]
 struct SegmentView {
     view: FileView,
-    table: Arc<IndexTable>,
+    lookup: Lookup,
+}
+
+/// Where in a file a hash may be: a table while the file grows, eight bytes a record once it is full.
+#[derive(Clone)]
+enum Lookup {
+    Growing(Arc<IndexTable>),
+    /// Sorted: upper half of the key, then the record's index.
+    Full(Arc<[u64]>),
 }
 
 /// The status files as the chain thread sees them.
@@ -120,7 +128,7 @@ pub(super) struct StatusWriter {
 
 struct Segment {
     file: AppendFile,
-    table: Arc<IndexTable>,
+    lookup: Lookup,
     newest_unix_ms: u64,
 }
 
@@ -134,22 +142,45 @@ impl TierTimes {
     }
 }
 
+impl Lookup {
+    fn compact(&self) -> Lookup {
+        let Lookup::Growing(table) = self else { return self.clone() };
+        // A file has fewer than 2^32 records, see `StatusWriter::open`.
+        let pack = |entry: Entry| entry.key & !u64::from(u32::MAX) | entry.location;
+        Lookup::Full(table.sorted_entries().into_iter().map(pack).collect())
+    }
+
+    /// Hands every record index that may belong to `key` to `visit`.
+    fn visit(&self, key: u64, mut visit: impl FnMut(u64) -> Result<(), ChainError>) -> Result<(), ChainError> {
+        match self {
+            Lookup::Growing(table) => table.visit(key, &mut |index| visit(index).map(|()| false)).map(|_| ()),
+            Lookup::Full(sorted) => {
+                let upper = key >> 32;
+                let first = sorted.partition_point(|packed| packed >> 32 < upper);
+                let found = sorted[first..].iter().take_while(|packed| *packed >> 32 == upper);
+                found.into_iter().try_for_each(|packed| visit(packed & u64::from(u32::MAX)))
+            }
+        }
+    }
+}
+
 impl StatusShared {
     /// The newest record of a hash that is still kept.
     pub(super) fn find(&self, hash: &B256) -> Result<Option<StatusRecord>, ChainError> {
         let state = self.state.load();
         for segment in state.segments.iter().rev() {
             let mut newest: Option<(u64, StatusRecord)> = None;
-            segment.table.visit(key_of(hash), &mut |index| {
+            segment.lookup.visit(key_of(hash), |index| {
                 let at = index * RECORD_BYTES as u64;
-                let not_older = newest.is_none_or(|(other, _)| index > other);
-                if at < segment.view.len() && not_older {
+                let is_newer = newest.is_none_or(|(other, _)| index > other);
+                // The table may already name records that this state does not show.
+                if at < segment.view.len() && is_newer {
                     let record = read_record(&segment.view, at)?;
                     if record.hash == *hash {
                         newest = Some((index, record));
                     }
                 }
-                Ok::<bool, ChainError>(false)
+                Ok(())
             })?;
             if let Some((_, record)) = newest {
                 return Ok(Some(record));
@@ -164,13 +195,23 @@ impl StatusWriter {
     ///
     /// # Safety
     /// As [`AppendFile::open`], for every status file of the directory.
-    pub(super) unsafe fn open(dir: &Path, limits: StatusLimits) -> Result<(StatusWriter, StatusShared), ChainError> {
+    pub(super) unsafe fn open(
+        dir: &Path,
+        mut limits: StatusLimits,
+    ) -> Result<(StatusWriter, StatusShared), ChainError> {
+        // A file has room for at least one record with its extension, or `put` would never end.
+        limits.segment_records = limits.segment_records.max(4);
+        assert!(u32::try_from(limits.segment_records).is_ok(), "a record's index has 32 bits");
         let mut ids = segment_ids(dir)?;
         ids.sort_unstable();
         let mut segments = VecDeque::new();
         for id in &ids {
             // SAFETY: the caller's contract covers every status file of the directory.
-            segments.push_back(unsafe { Segment::open(segment_path(dir, *id), &limits) }?);
+            let mut segment = unsafe { Segment::open(segment_path(dir, *id), &limits) }?;
+            if Some(id) != ids.last() {
+                segment.lookup = segment.lookup.compact();
+            }
+            segments.push_back(segment);
         }
         let next_id = ids.last().map_or(0, |id| id + 1);
         let mut writer = StatusWriter { dir: dir.to_path_buf(), limits, segments, next_id, buffer: Vec::new() };
@@ -207,10 +248,13 @@ impl StatusWriter {
 
     /// Records for which the newest file has room, at least two; starts a file when it has not.
     fn room(&mut self) -> Result<usize, ChainError> {
-        let used = self.segments.back().map_or(usize::MAX, |segment| segment.table.len().max(segment.record_count()));
+        let used = self.segments.back().map_or(usize::MAX, Segment::record_count);
         let room = self.limits.segment_records.saturating_sub(used);
         if room >= 2 {
             return Ok(room);
+        }
+        if let Some(full) = self.segments.back_mut() {
+            full.lookup = full.lookup.compact();
         }
         let path = segment_path(&self.dir, self.next_id);
         // SAFETY: the name is new and the directory is ours by the contract of `StatusWriter::open`.
@@ -222,19 +266,23 @@ impl StatusWriter {
 
     fn put_in_newest(&mut self, records: &[StatusRecord]) -> Result<(), ChainError> {
         let segment = self.segments.back_mut().expect("`room` leaves a file");
+        let Lookup::Growing(table) = &segment.lookup else { unreachable!("`room` compacts only what it replaces") };
         let start = segment.file.len();
         self.buffer.clear();
         for record in records {
             record.encode(&mut self.buffer);
         }
+        let end = start + self.buffer.len() as u64;
         segment.file.write_at(start, &self.buffer)?;
+        segment.file.reserve(end)?;
         let mut index = start / RECORD_BYTES as u64;
         for record in records {
-            segment.table.insert(Entry { key: key_of(&record.hash), location: index });
+            table.insert(Entry { key: key_of(&record.hash), location: index });
             segment.newest_unix_ms = segment.newest_unix_ms.max(record.times.newest_unix_ms());
             index += 1 + u64::from(record.has_extension());
         }
-        segment.file.extend_to(start + self.buffer.len() as u64)
+        segment.file.extend_to(end);
+        Ok(())
     }
 
     fn forget(&mut self, now_unix_ms: Option<u64>) -> Result<(), ChainError> {
@@ -259,7 +307,7 @@ impl StatusWriter {
         let segments = self
             .segments
             .iter()
-            .map(|segment| SegmentView { view: segment.file.view(), table: segment.table.clone() })
+            .map(|segment| SegmentView { view: segment.file.view(), lookup: segment.lookup.clone() })
             .collect();
         StatusState { segments }
     }
@@ -275,6 +323,9 @@ impl Segment {
         let mut file = unsafe { AppendFile::open(path, limits.map_window_bytes) }?;
         let view = file.view();
         let record_count = (view.len() / RECORD_BYTES as u64) as usize;
+        if u32::try_from(record_count).is_err() {
+            return Err(ChainError::corrupt(view.path(), 0, "status file of more than 2^32 records"));
+        }
         let table = IndexTable::new(limits.segment_records.max(record_count));
         let mut newest_unix_ms = 0;
         let mut end = 0;
@@ -288,7 +339,7 @@ impl Segment {
         }
         drop(view);
         file.cut(end)?;
-        Ok(Segment { file, table: Arc::new(table), newest_unix_ms })
+        Ok(Segment { file, lookup: Lookup::Growing(Arc::new(table)), newest_unix_ms })
     }
 
     fn record_count(&self) -> usize {
@@ -411,4 +462,161 @@ fn segment_ids(dir: &Path) -> Result<Vec<u64>, ChainError> {
         ids.extend(id.and_then(|id| u64::from_str_radix(id, 16).ok()));
     }
     Ok(ids)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may stop at a surprise")]
+mod tests {
+    use std::collections::HashMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::chain::test_dir::TestDir;
+
+    const LIMITS: StatusLimits =
+        StatusLimits { retention_ms: 1000, bytes_max: 64 * 1000, segment_records: 8, map_window_bytes: 4096 };
+
+    fn open(dir: &TestDir, limits: StatusLimits) -> (StatusWriter, StatusShared) {
+        // SAFETY: the directory is this test's own, and one writer is open at a time.
+        unsafe { StatusWriter::open(dir.path(), limits) }.unwrap()
+    }
+
+    fn hash(id: u64) -> B256 {
+        let mut hash = B256::repeat_byte(7);
+        hash[24..].copy_from_slice(&id.to_be_bytes()); // the index key is the same for all
+        hash
+    }
+
+    fn included(id: u64, unix_ms: u64) -> StatusRecord {
+        let times = TierTimes { accepted_unix_ms: unix_ms, ..TierTimes::default() };
+        StatusRecord { hash: hash(id), end: EndState::Included, times }
+    }
+
+    fn any_end() -> impl Strategy<Value = EndState> {
+        let value = any::<[u8; VALUE_BYTES]>().prop_map(|bytes| U256::from_be_slice(&bytes));
+        prop_oneof![
+            Just(EndState::Included),
+            any::<u8>().prop_map(|reason| EndState::Dropped { reason }),
+            any::<[u8; 32]>().prop_map(|by| EndState::Replaced { by: by.into() }),
+            (any::<u8>(), value.clone(), value).prop_map(|(reason, required, actual)| EndState::Invalidated {
+                reason,
+                required,
+                actual
+            }),
+        ]
+    }
+
+    prop_compose! {
+        fn any_record()(id in 0_u64..30, end in any_end(), accepted in 0_u64..900, after in any::<[Option<u8>; 5]>())
+            -> StatusRecord {
+            let tier = |at: usize| after[at].map(|ms| accepted + u64::from(ms) % 100);
+            let times = TierTimes {
+                accepted_unix_ms: accepted,
+                preconfirmed_unix_ms: tier(0),
+                ended_unix_ms: tier(1),
+                posted_unix_ms: tier(2),
+                safe_unix_ms: tier(3),
+                finalized_unix_ms: tier(4),
+            };
+            StatusRecord { hash: hash(id), end, times }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_last_record_of_a_hash_counts(
+            batches in prop::collection::vec((prop::collection::vec(any_record(), 1..12), any::<bool>()), 1..12),
+        ) {
+            let dir = TestDir::new("status");
+            let (mut writer, mut shared) = open(&dir, LIMITS);
+            let mut model = HashMap::new();
+            for (batch, reopen) in batches {
+                writer.put(&batch, &shared).unwrap();
+                model.extend(batch.iter().map(|record| (record.hash, *record)));
+                if reopen {
+                    drop((writer, shared));
+                    (writer, shared) = open(&dir, LIMITS);
+                }
+                for id in 0..31 {
+                    prop_assert_eq!(shared.find(&hash(id)).unwrap(), model.get(&hash(id)).copied());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn values_saturate_and_late_tiers_stay_in_range() {
+        let dir = TestDir::new("status-saturate");
+        let (mut writer, shared) = open(&dir, StatusLimits { retention_ms: u64::MAX, ..LIMITS });
+        let largest = (U256::from(1) << 224) - U256::from(1);
+        let end = EndState::Invalidated { reason: 3, required: U256::MAX, actual: largest };
+        let times = TierTimes { accepted_unix_ms: 5, finalized_unix_ms: Some(1 << 40), ..TierTimes::default() };
+        writer.put(&[StatusRecord { hash: hash(1), end, times }], &shared).unwrap();
+        let stored = shared.find(&hash(1)).unwrap().unwrap();
+        assert_eq!(stored.end, EndState::Invalidated { reason: 3, required: largest, actual: largest });
+        assert_eq!(stored.times.finalized_unix_ms, Some(5 + u64::from(NEVER - 1)));
+        assert_eq!(stored.times.safe_unix_ms, None);
+    }
+
+    #[test]
+    fn old_files_are_forgotten_by_age() {
+        let dir = TestDir::new("status-age");
+        let (mut writer, shared) = open(&dir, LIMITS);
+        for id in 0..40 {
+            writer.put(&[included(id, id * 100)], &shared).unwrap();
+        }
+        // Retention is 1,000 ms and the newest record is of 3,900: everything from 2,900 on is there.
+        for id in 29..40 {
+            assert!(shared.find(&hash(id)).unwrap().is_some(), "{id}");
+        }
+        assert!(shared.find(&hash(0)).unwrap().is_none());
+        assert!(segment_ids(dir.path()).unwrap().len() <= 1 + 10_usize.div_ceil(7) + 1);
+        writer.expire(1_000_000, &shared).unwrap();
+        assert!((0..40).all(|id| shared.find(&hash(id)).unwrap().is_none()));
+        assert_eq!(segment_ids(dir.path()).unwrap().len(), 0);
+        writer.put(&[included(1, 1_000_000)], &shared).unwrap();
+        assert!(shared.find(&hash(1)).unwrap().is_some());
+    }
+
+    #[test]
+    fn old_files_are_forgotten_by_bytes() {
+        let dir = TestDir::new("status-bytes");
+        let limits = StatusLimits { bytes_max: 64 * 24, ..LIMITS };
+        let (mut writer, shared) = open(&dir, limits);
+        for id in 0..100 {
+            writer.put(&[included(id, 50)], &shared).unwrap();
+            let bytes: u64 =
+                std::fs::read_dir(dir.path()).unwrap().map(|file| file.unwrap().metadata().unwrap().len()).sum();
+            assert!(bytes <= limits.bytes_max);
+            assert!(shared.find(&hash(id)).unwrap().is_some());
+        }
+        assert!(shared.find(&hash(0)).unwrap().is_none());
+        assert!((90..100).all(|id| shared.find(&hash(id)).unwrap().is_some()));
+    }
+
+    #[test]
+    fn a_torn_or_damaged_record_is_forgotten_at_open() {
+        let dir = TestDir::new("status-torn");
+        let (mut writer, shared) = open(&dir, LIMITS);
+        let replaced = StatusRecord { end: EndState::Replaced { by: hash(9) }, ..included(2, 10) };
+        writer.put(&[included(1, 10), replaced, included(3, 10)], &shared).unwrap();
+        drop((writer, shared));
+        let path = segment_path(dir.path(), 0);
+        let good = std::fs::read(&path).unwrap();
+        for len in 0..=good.len() {
+            std::fs::write(&path, &good[..len]).unwrap();
+            let (_writer, shared) = open(&dir, LIMITS);
+            let found = [1, 2, 3].map(|id| shared.find(&hash(id)).unwrap().is_some());
+            assert_eq!(found, [len >= 64, len >= 192, len >= 256], "cut at {len}");
+        }
+        for at in 0..good.len() {
+            let mut damaged = good.clone();
+            damaged[at] ^= 4;
+            std::fs::write(&path, &damaged).unwrap();
+            let (_writer, shared) = open(&dir, LIMITS);
+            let found = [1, 2, 3].map(|id| shared.find(&hash(id)).unwrap().is_some());
+            assert_eq!(found, [at >= 64, !(64..192).contains(&at), at < 192], "flip at {at}");
+        }
+    }
 }

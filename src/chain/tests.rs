@@ -418,6 +418,79 @@ fn a_flipped_bit_below_the_checkpoint_is_an_error_with_its_file() {
     }
 }
 
+/// A power cut: of what is behind the synced length, any sectors may be missing, and any of the file's end.
+fn cut_power(dir: &Path, rng: &mut StdRng) -> u64 {
+    let synced = super::checkpoint::CheckpointFile::open(dir, false).unwrap().newest();
+    let kept = [
+        ("headers", synced.headers_bytes),
+        ("bodies", synced.bodies_bytes),
+        ("receipts", synced.receipts_bytes),
+        ("offsets", synced.block_count * super::slot::OFFSET_SLOT_BYTES),
+        ("blooms", synced.block_count * super::slot::BLOOM_SLOT_BYTES),
+    ];
+    for (name, synced_bytes) in kept {
+        let path = dir.join(name);
+        let (mut bytes, synced_bytes) = (fs::read(&path).unwrap(), synced_bytes as usize);
+        let lost_share = [0.0, 0.05, 0.5][rng.random_range(0..3)];
+        for start in (0..bytes.len()).step_by(512) {
+            let sector = start.max(synced_bytes)..(start + 512).min(bytes.len());
+            if !sector.is_empty() && rng.random_bool(lost_share) {
+                bytes[sector].fill(0);
+            }
+        }
+        if rng.random_bool(0.3) {
+            bytes.truncate(rng.random_range(synced_bytes..=bytes.len().max(synced_bytes)));
+        }
+        fs::write(&path, bytes).unwrap();
+    }
+    synced.block_count
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_power_cut_keeps_what_was_synced_and_a_prefix_of_the_rest(
+        seed in any::<u64>(),
+        steps in prop::collection::vec(any_step(), 1..30),
+    ) {
+        let (dir, cut) = (TestDir::new("power"), TestDir::new("power-cut"));
+        let limits = ChainLimits { index_table_entries: 100_000, ..SMALL };
+        let mut rng = StdRng::seed_from_u64(seed);
+        let (mut writer, _reader) = ChainWriter::open(dir.path(), limits).unwrap();
+        let (mut blocks, mut before_rollback): (Vec<ModelBlock>, Vec<ModelBlock>) = (Vec::new(), Vec::new());
+        for step in &steps {
+            match *step {
+                Step::Append { tx_count } => {
+                    blocks.push(random_block(&mut rng, blocks.len() as u64, tx_count));
+                    blocks[blocks.len() - 1].append_to(&mut writer).unwrap();
+                }
+                Step::Truncate { removed } if blocks.len() > removed => {
+                    writer.truncate_to((blocks.len() - 1 - removed) as u64).unwrap();
+                    before_rollback.extend(blocks.split_off(blocks.len() - removed));
+                }
+                Step::Truncate { .. } | Step::Reopen => {}
+                Step::Sync => writer.sync().unwrap(),
+            }
+        }
+        copy_dir(dir.path(), cut.path());
+        let synced_count = cut_power(cut.path(), &mut rng) as usize;
+        for _ in 0..2 {
+            let (_writer, reader) = ChainWriter::open(cut.path(), limits).unwrap();
+            let kept = reader.latest_number().map_or(0, |number| number as usize + 1);
+            prop_assert!((synced_count..=blocks.len()).contains(&kept), "{synced_count} ≤ {kept} ≤ {}", blocks.len());
+            check_all(&reader, &blocks[..kept], &[]);
+        }
+        // Life goes on after it.
+        let (mut writer, reader) = ChainWriter::open(cut.path(), limits).unwrap();
+        let kept = writer.next_number() as usize;
+        for block in &blocks[kept..] {
+            block.append_to(&mut writer).unwrap();
+        }
+        check_all(&reader, &blocks, &before_rollback);
+    }
+}
+
 #[test]
 fn a_file_shorter_than_its_checkpoint_is_an_error() {
     let whole = TestDir::new("short");
@@ -508,6 +581,67 @@ fn thousands_of_hashes_survive_sealing_and_merging() {
     }
 }
 
+fn index_files(dir: &Path) -> Vec<std::ffi::OsString> {
+    let names = fs::read_dir(dir).unwrap().map(|file| file.unwrap().file_name());
+    names.filter(|name| name.to_string_lossy().starts_with("index-")).collect()
+}
+
+#[test]
+fn what_a_crash_leaves_of_a_merge_is_removed_and_a_lost_index_is_rebuilt() {
+    let (dir, every) = (TestDir::new("crash-merge"), TestDir::new("crash-merge-every"));
+    let limits = ChainLimits { index_table_entries: 30, ..SMALL };
+    let mut rng = StdRng::seed_from_u64(23);
+    let mut blocks = Vec::new();
+    {
+        let (mut writer, reader) = ChainWriter::open(dir.path(), limits).unwrap();
+        for number in 0..90 {
+            let block = random_block(&mut rng, number, 20);
+            block.append_to(&mut writer).unwrap();
+            blocks.push(block);
+            wait_for_index(&reader);
+            // A link keeps the segment that a merge will remove; the merge may be faster than the link.
+            for name in index_files(dir.path()) {
+                let _ = fs::hard_link(dir.path().join(&name), every.path().join(&name));
+            }
+        }
+    }
+    let kept = index_files(dir.path());
+    let removed: Vec<_> = index_files(every.path()).into_iter().filter(|name| !kept.contains(name)).collect();
+    assert!(removed.len() > 6, "merges removed their inputs");
+    for name in &removed {
+        fs::hard_link(every.path().join(name), dir.path().join(name)).unwrap();
+    }
+    {
+        let (_writer, reader) = ChainWriter::open(dir.path(), limits).unwrap();
+        check_all(&reader, &blocks, &[]);
+        assert!(removed.iter().all(|name| !dir.path().join(name).exists()));
+    }
+    for name in index_files(dir.path()) {
+        fs::remove_file(dir.path().join(name)).unwrap();
+    }
+    let (_writer, reader) = ChainWriter::open(dir.path(), limits).unwrap();
+    check_all(&reader, &blocks, &[]);
+}
+
+#[test]
+fn a_missing_index_segment_is_an_error() {
+    let dir = TestDir::new("index-gap");
+    let mut rng = StdRng::seed_from_u64(29);
+    {
+        let (mut writer, reader) = ChainWriter::open(dir.path(), SMALL).unwrap();
+        for number in 0..5 {
+            random_block(&mut rng, number, 20).append_to(&mut writer).unwrap();
+        }
+        wait_for_index(&reader);
+    }
+    let mut names = index_files(dir.path());
+    names.sort();
+    fs::remove_file(dir.path().join(&names[0])).unwrap();
+    let error = ChainWriter::open(dir.path(), SMALL).map(|_| ()).unwrap_err();
+    let (path, what) = (dir.path().join(&names[1]), "index segments do not follow each other");
+    assert_eq!(error, ChainError::Corrupt { path, offset: 8, what });
+}
+
 #[test]
 fn a_flipped_bit_in_an_index_segment_is_an_error_with_its_file() {
     let dir = TestDir::new("flip-index");
@@ -523,11 +657,7 @@ fn a_flipped_bit_in_an_index_segment_is_an_error_with_its_file() {
         }
         wait_for_index(&reader);
     }
-    let name = fs::read_dir(dir.path())
-        .unwrap()
-        .map(|file| file.unwrap().file_name())
-        .find(|name| name.to_string_lossy().starts_with("index-"))
-        .expect("a table was sealed");
+    let name = index_files(dir.path()).pop().expect("a table was sealed");
     let bytes = fs::read(dir.path().join(&name)).unwrap();
     let looks_at_head = 0..64;
     for at in looks_at_head.chain((4096..bytes.len()).step_by(61)) {
@@ -595,7 +725,6 @@ fn read_racing(reader: &ChainReader, number: u64) {
     }
 }
 
-/// Number of bytes that an encoded header takes, so that the layout constants stay honest.
 #[test]
 fn header_bloom_is_field_six() {
     let bloom = Bloom::repeat_byte(0x5a);

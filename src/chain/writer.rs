@@ -64,6 +64,14 @@ pub(super) struct Files {
     pub blooms: AppendFile,
 }
 
+/// Where the files of records end after a commit.
+#[derive(Clone, Copy)]
+struct Tails {
+    headers: u64,
+    bodies: u64,
+    receipts: u64,
+}
+
 /// Appends blocks. Owned by the chain thread.
 pub struct ChainWriter {
     // Dropped first: the worker finishes before the lock is released.
@@ -74,7 +82,6 @@ pub struct ChainWriter {
     rollback_count: u64,
     /// First byte of `headers` whose blocks are in the active index table.
     active_start: u64,
-    limits: ChainLimits,
     status: StatusWriter,
     buffer: Vec<u8>,
     filter: filter::FilterBuilder,
@@ -132,7 +139,6 @@ impl ChainWriter {
             block_count,
             rollback_count: 0,
             active_start,
-            limits,
             status,
             buffer: Vec::new(),
             filter: filter::FilterBuilder::default(),
@@ -179,12 +185,12 @@ impl ChainWriter {
         self.files.headers.write_at(head_at, &self.buffer)?;
         self.files.write_slots(block.number, head_at, &bloom)?;
 
-        self.files.bodies.extend_to(body_end)?;
-        self.files.receipts.extend_to(receipts_end)?;
-        self.files.headers.extend_to(head_at + head.record_bytes())?;
-        self.files.set_slot_lens(block.number + 1)?;
-        let entries = block.txs.iter().map(|tx| key_of(&tx.hash));
-        self.index_block(block.number, head_at, &block.hash, entries)?;
+        // Everything that can fail comes before the tails move, so a failed call leaves only bytes behind the tails and false candidates.
+        let tails = Tails { headers: head_at + head.record_bytes(), bodies: body_end, receipts: receipts_end };
+        self.files.reserve(tails, block.number + 1)?;
+        let keys = block.txs.iter().map(|tx| key_of(&tx.hash));
+        self.index_block(block.number, head_at, &block.hash, keys)?;
+        self.files.commit(tails, block.number + 1);
         self.block_count += 1;
         self.publish();
         Ok(())
@@ -205,13 +211,18 @@ impl ChainWriter {
         roll.encode(&[], &[], &mut self.buffer);
         let at = self.files.headers.len();
         self.files.headers.write_at(at, &self.buffer)?;
-        self.files.headers.extend_to(at + roll.record_bytes())?;
+        let tails = Tails {
+            headers: at + roll.record_bytes(),
+            bodies: self.files.bodies.len(),
+            receipts: self.files.receipts.len(),
+        };
+        self.files.reserve(tails, number + 1)?;
         self.rollback_count += 1;
         self.shared.rollback_count.store(self.rollback_count, Ordering::Relaxed);
         // ORDERING: the count moves before any slot is overwritten; pairs with the Acquire fences of `ChainView`.
         fence(Ordering::Release);
         self.block_count = number + 1;
-        self.files.set_slot_lens(self.block_count)?;
+        self.files.commit(tails, self.block_count);
         self.publish();
         // Slots below the checkpoint must not change before the checkpoint knows of the rollback.
         self.shared.sync()
@@ -331,7 +342,7 @@ impl ChainWriter {
         let mut active = self.shared.index.active();
         let entry_count = keys.len() + 1;
         if !active.has_room_for(entry_count) {
-            if let Some(table) = self.shared.index.rotate(self.limits.index_table_entries.max(entry_count)) {
+            if let Some(table) = self.shared.index.rotate(entry_count) {
                 let start = std::mem::replace(&mut self.active_start, head_at);
                 self.worker.seal(SealJob { table, start, end: head_at })?;
             }
@@ -380,9 +391,21 @@ impl Files {
         self.blooms.write_slot(number * BLOOM_SLOT_BYTES, &encode_bloom(number, bloom))
     }
 
-    pub(super) fn set_slot_lens(&mut self, block_count: u64) -> Result<(), ChainError> {
-        self.offsets.set_slot_len(block_count * OFFSET_SLOT_BYTES)?;
-        self.blooms.set_slot_len(block_count * BLOOM_SLOT_BYTES)
+    /// Maps as much as the next tails need; the only part of a commit that can fail.
+    fn reserve(&mut self, tails: Tails, block_count: u64) -> Result<(), ChainError> {
+        self.headers.reserve(tails.headers)?;
+        self.bodies.reserve(tails.bodies)?;
+        self.receipts.reserve(tails.receipts)?;
+        self.offsets.reserve(block_count * OFFSET_SLOT_BYTES)?;
+        self.blooms.reserve(block_count * BLOOM_SLOT_BYTES)
+    }
+
+    fn commit(&mut self, tails: Tails, block_count: u64) {
+        self.headers.extend_to(tails.headers);
+        self.bodies.extend_to(tails.bodies);
+        self.receipts.extend_to(tails.receipts);
+        self.offsets.set_slot_len(block_count * OFFSET_SLOT_BYTES);
+        self.blooms.set_slot_len(block_count * BLOOM_SLOT_BYTES);
     }
 }
 

@@ -1,1 +1,115 @@
+//! The command line: one file per command.
 
+mod dev;
+mod genesis;
+mod logging;
+mod run;
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use clap::{Arg, ArgAction, ArgMatches, Command};
+
+use crate::config::settings::SETTINGS;
+use crate::config::{Config, RawConfig};
+
+/// Parses the arguments of the process and runs the command; the error is what the user reads.
+///
+/// # Errors
+/// Anything that ends the command early, in words for its user.
+pub fn main() -> Result<()> {
+    match command().get_matches().subcommand() {
+        Some(("dev", matches)) => dev::run(matches),
+        Some(("run", matches)) => run::run(matches),
+        Some(("genesis", matches)) => genesis::run(matches),
+        Some(("config", matches)) => print_config(matches),
+        _ => unreachable!("clap requires one of the commands above"),
+    }
+}
+
+fn command() -> Command {
+    Command::new("sequencer")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about("A native-rollup sequencer: JSON-RPC in, executed Ethereum blocks out")
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .subcommand(
+            with_settings(Command::new("dev"))
+                .about("Starts a whole chain on this machine, with ten funded accounts and nothing else installed")
+                .arg(config_file(false)),
+        )
+        .subcommand(
+            with_settings(Command::new("run"))
+                .about("Starts a sequencer from a configuration file")
+                .arg(config_file(true)),
+        )
+        .subcommand(genesis::command())
+        .subcommand(
+            Command::new("config")
+                .about("Shows or checks the effective configuration")
+                .subcommand_required(true)
+                .subcommand(
+                    with_settings(Command::new("print"))
+                        .about("Prints every setting with its value and where it came from")
+                        .arg(config_file(false)),
+                )
+                .subcommand(
+                    with_settings(Command::new("check"))
+                        .about("Exits 0 when the configuration is valid")
+                        .arg(config_file(false)),
+                ),
+        )
+}
+
+fn config_file(required: bool) -> Arg {
+    Arg::new("config").long("config").value_name("FILE").help("TOML configuration file").required(required)
+}
+
+fn with_settings(command: Command) -> Command {
+    let command =
+        command.arg(Arg::new("l1").long("l1").value_name("MODE").help("Short for --l1.mode").action(ArgAction::Set));
+    SETTINGS.iter().fold(command, |command, setting| {
+        let default =
+            if setting.default.is_empty() { String::new() } else { format!(" [default: {}]", setting.default) };
+        let heading = setting.name.split_once('.').map_or("general", |(group, _)| group);
+        command.arg(
+            Arg::new(setting.name)
+                .long(setting.name)
+                .value_name("VALUE")
+                .help(format!("{}{default}", setting.help))
+                .help_heading(heading)
+                .action(ArgAction::Set),
+        )
+    })
+}
+
+/// The layered configuration of a command; `host` and `cors` are the command's own defaults.
+fn raw_config(matches: &ArgMatches, host: &str, cors: &str) -> Result<RawConfig> {
+    let mut flags: Vec<(String, String)> = SETTINGS
+        .iter()
+        .filter_map(|setting| Some((setting.name.to_owned(), matches.get_one::<String>(setting.name)?.clone())))
+        .collect();
+    if let Some(mode) = matches.get_one::<String>("l1") {
+        flags.push(("l1.mode".to_owned(), mode.clone()));
+    }
+    let environment: Vec<(String, String)> = std::env::vars().collect();
+    let file = matches.get_one::<String>("config").map(PathBuf::from);
+    let mut raw = RawConfig::layered(&flags, &environment, file.as_ref())?;
+    raw.default_for_command("http.host", host);
+    raw.default_for_command("http.cors", cors);
+    Ok(raw)
+}
+
+fn print_config(matches: &ArgMatches) -> Result<()> {
+    let (name, matches) = matches.subcommand().context("print or check")?;
+    let raw = raw_config(matches, "0.0.0.0", "false")?;
+    Config::from_raw(&raw)?;
+    if name == "print" {
+        for (name, value, source) in raw.entries() {
+            println!("{name} = \"{value}\"  # {source}");
+        }
+    } else {
+        println!("the configuration is valid");
+    }
+    Ok(())
+}

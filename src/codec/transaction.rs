@@ -29,8 +29,8 @@ use rlp::Cursor;
 pub use rlp::RlpFault;
 
 use crate::crypto::keccak::keccak256;
-use crate::crypto::recovery::{RecoverError, RecoverItem, check_ranges};
-use crate::primitives::{B256, Span, TxFields, TxType};
+use crate::crypto::recovery::{RecoverItem, check_ranges};
+use crate::primitives::{Address, B256, Span, TxFields, TxType};
 
 /// A decoded transaction. Its spans point into the bytes it was decoded from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,17 +83,20 @@ pub fn decode(raw: &[u8]) -> Result<Decoded, TxError> {
     if !outer.is_empty() {
         return Err(TxError::TrailingBytes { bytes: outer.span().len });
     }
-    let decoded = match tx_type {
-        TxType::Legacy => decode_legacy(items)?,
-        TxType::AccessList | TxType::DynamicFee | TxType::SetCode => decode_typed(items, tx_type)?,
-    };
-    check_signature(&decoded.signature)?;
+    // Filled in place: moving it out of each step costs more than reading the bytes.
+    let mut decoded = blank(tx_type);
+    match tx_type {
+        TxType::Legacy => decode_legacy(items, &mut decoded)?,
+        TxType::AccessList | TxType::DynamicFee | TxType::SetCode => decode_typed(items, &mut decoded)?,
+    }
+    let Signature { r, s, y_parity } = &decoded.signature;
+    check_ranges(r, s, *y_parity)?;
     Ok(decoded)
 }
 
-/// Fields of which nothing is known yet.
-fn blank_fields(tx_type: TxType) -> TxFields {
-    TxFields {
+/// A transaction of which only the type is known yet.
+fn blank(tx_type: TxType) -> Decoded {
+    let fields = TxFields {
         value_wei: Default::default(),
         max_fee_per_gas_wei: 0,
         max_priority_fee_per_gas_wei: 0,
@@ -109,23 +112,22 @@ fn blank_fields(tx_type: TxType) -> TxFields {
         input_zero_bytes: 0,
         to: None,
         tx_type,
-    }
+    };
+    Decoded { fields, signature: Signature { r: [0; 32], s: [0; 32], y_parity: 0 }, unsigned_items: Span::default() }
 }
 
-fn decode_legacy(mut items: Cursor<'_>) -> Result<Decoded, TxError> {
+fn decode_legacy(mut items: Cursor<'_>, decoded: &mut Decoded) -> Result<(), TxError> {
     let start = items.at;
-    let mut fields = blank_fields(TxType::Legacy);
+    let fields = &mut decoded.fields;
     fields.nonce = decode_nonce(&mut items)?;
     fields.max_fee_per_gas_wei = items.u128(Field::GasPrice)?;
     fields.max_priority_fee_per_gas_wei = fields.max_fee_per_gas_wei;
-    decode_call(&mut items, &mut fields)?;
-    let unsigned_items = Span { start: start as u32, len: (items.at - start) as u32 };
-    let v = items.u128(Field::V)?;
-    let (y_parity, chain_id) = split_legacy_v(v)?;
-    fields.chain_id = chain_id;
-    let signature = Signature { r: items.word(Field::R)?, s: items.word(Field::S)?, y_parity };
-    items.finish(Field::Transaction)?;
-    Ok(Decoded { fields, signature, unsigned_items })
+    decode_call(&mut items, fields)?;
+    decoded.unsigned_items = Span { start: start as u32, len: (items.at - start) as u32 };
+    (decoded.signature.y_parity, fields.chain_id) = split_legacy_v(items.u128(Field::V)?)?;
+    decoded.signature.r = items.word(Field::R)?;
+    decoded.signature.s = items.word(Field::S)?;
+    items.finish(Field::Transaction)
 }
 
 /// The y parity and the chain id that a legacy `v` stands for: 27 and 28, or `35 + 2 * chain_id + y_parity` (EIP-155).
@@ -140,33 +142,35 @@ fn split_legacy_v(v: u128) -> Result<(u8, Option<u64>), TxError> {
     }
 }
 
-fn decode_typed(mut items: Cursor<'_>, tx_type: TxType) -> Result<Decoded, TxError> {
+fn decode_typed(mut items: Cursor<'_>, decoded: &mut Decoded) -> Result<(), TxError> {
     let start = items.at;
-    let mut fields = blank_fields(tx_type);
+    let fields = &mut decoded.fields;
     fields.chain_id = Some(items.u64(Field::ChainId)?);
     fields.nonce = decode_nonce(&mut items)?;
-    if tx_type == TxType::AccessList {
+    if fields.tx_type == TxType::AccessList {
         fields.max_fee_per_gas_wei = items.u128(Field::GasPrice)?;
         fields.max_priority_fee_per_gas_wei = fields.max_fee_per_gas_wei;
     } else {
         fields.max_priority_fee_per_gas_wei = items.u128(Field::MaxPriorityFeePerGas)?;
         fields.max_fee_per_gas_wei = items.u128(Field::MaxFeePerGas)?;
     }
-    decode_call(&mut items, &mut fields)?;
+    decode_call(&mut items, fields)?;
     let list = items.list(Field::AccessList)?;
     fields.access_list = list.span();
-    (fields.access_list_address_count, fields.access_list_slot_count) = lists::check_access_list(list)?;
-    if tx_type == TxType::SetCode {
+    if !list.is_empty() {
+        (fields.access_list_address_count, fields.access_list_slot_count) = lists::check_access_list(list)?;
+    }
+    if fields.tx_type == TxType::SetCode {
         let list = items.list(Field::AuthorizationList)?;
         fields.authorization_list = list.span();
         fields.authorization_count = lists::check_authorization_list(list)?;
     }
-    let unsigned_items = Span { start: start as u32, len: (items.at - start) as u32 };
-    let y_parity = items.u8(Field::YParity)?;
-    let signature = Signature { r: items.word(Field::R)?, s: items.word(Field::S)?, y_parity };
+    decoded.unsigned_items = Span { start: start as u32, len: (items.at - start) as u32 };
+    decoded.signature.y_parity = items.u8(Field::YParity)?;
+    decoded.signature.r = items.word(Field::R)?;
+    decoded.signature.s = items.word(Field::S)?;
     items.finish(Field::Transaction)?;
-    check_typed_rules(&fields)?;
-    Ok(Decoded { fields, signature, unsigned_items })
+    check_typed_rules(fields)
 }
 
 /// Rules about several fields of a typed transaction.
@@ -188,6 +192,7 @@ fn check_typed_rules(fields: &TxFields) -> Result<(), TxError> {
     Ok(())
 }
 
+#[inline(always)]
 fn decode_nonce(items: &mut Cursor<'_>) -> Result<u64, TxError> {
     match items.u64(Field::Nonce)? {
         u64::MAX => Err(TxError::NonceMax),
@@ -196,19 +201,15 @@ fn decode_nonce(items: &mut Cursor<'_>) -> Result<u64, TxError> {
 }
 
 /// Reads what every type has after its fees: gas limit, recipient, value, input.
+#[inline(always)]
 fn decode_call(items: &mut Cursor<'_>, fields: &mut TxFields) -> Result<(), TxError> {
     fields.gas_limit = items.u64(Field::GasLimit)?;
-    fields.to = items.optional_address(Field::To)?;
+    fields.to = items.optional_address(Field::To)?.map(|&bytes| Address::from(bytes));
     fields.value_wei = items.u256(Field::Value)?;
     fields.input = items.string(Field::Input)?;
     // Bounded by the length of the input, which is a u32.
     fields.input_zero_bytes = fields.input.of(items.raw).iter().filter(|&&byte| byte == 0).count() as u32;
     Ok(())
-}
-
-fn check_signature(signature: &Signature) -> Result<(), RecoverError> {
-    let Signature { r, s, y_parity } = *signature;
-    check_ranges(&RecoverItem { digest: B256::ZERO, r, s, y_parity })
 }
 
 /// Hash that names the transaction: keccak-256 of its bytes, whatever its type.

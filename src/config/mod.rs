@@ -386,7 +386,11 @@ impl BlockConfig {
 }
 
 fn parse_bool(value: &str) -> Option<bool> {
-    value.parse().ok()
+    match value {
+        "true" | "on" => Some(true),
+        "false" | "off" => Some(false),
+        _ => None,
+    }
 }
 
 fn parse_fork(value: &str) -> Option<Fork> {

@@ -58,7 +58,7 @@ pub fn recover_batch(items: &[RecoverItem], senders: &mut [Result<Address, Recov
 ///
 /// Errors: see `RecoverError`; ranges are checked in the order of y parity, r, s.
 pub fn recover(item: &RecoverItem) -> Result<Address, RecoverError> {
-    check_ranges(item)?;
+    check_ranges(&item.r, &item.s, item.y_parity)?;
     let mut compact = [0_u8; 64];
     compact[..32].copy_from_slice(&item.r);
     compact[32..].copy_from_slice(&item.s);
@@ -72,16 +72,16 @@ pub fn recover(item: &RecoverItem) -> Result<Address, RecoverError> {
     Ok(Address::from_slice(&keccak256(&encoded[1..])[12..]))
 }
 
-/// Refuses what EIP-2 and the signature scheme refuse whatever the digest is.
-pub fn check_ranges(item: &RecoverItem) -> Result<(), RecoverError> {
-    if item.y_parity > 1 {
-        return Err(RecoverError::YParity(item.y_parity));
+/// Refuses what EIP-2 and the signature scheme refuse whatever the digest is. `r` and `s` are big-endian.
+pub fn check_ranges(r: &[u8; 32], s: &[u8; 32], y_parity: u8) -> Result<(), RecoverError> {
+    if y_parity > 1 {
+        return Err(RecoverError::YParity(y_parity));
     }
-    let r = U256::from_be_bytes(item.r);
+    let r = U256::from_be_bytes(*r);
     if r.is_zero() || r >= GROUP_ORDER {
         return Err(RecoverError::ROutOfRange);
     }
-    let s = U256::from_be_bytes(item.s);
+    let s = U256::from_be_bytes(*s);
     if s.is_zero() {
         return Err(RecoverError::SZero);
     }

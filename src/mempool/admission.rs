@@ -204,7 +204,39 @@ fn bumped(fee_wei: u128, percent: u8) -> u128 {
 
 #[cfg(test)]
 mod tests {
+    use alloy_primitives::Address;
+    use proptest::prelude::*;
+    use revm::context_interface::cfg::gas::calculate_initial_tx_gas;
+    use revm::primitives::hardfork::SpecId;
+
     use super::*;
+    use crate::mempool::pool::tests::submission;
+    use crate::primitives::Span;
+
+    proptest! {
+        #[test]
+        fn gas_needs_equal_those_of_revm(
+            input in prop::collection::vec(prop_oneof![Just(0_u8), any::<u8>()], 0..200), is_create: bool,
+            access_list in (0_u32..50, 0_u32..50), authorization_count in 0_u32..50,
+        ) {
+            let fields = TxFields {
+                input: Span { start: 0, len: input.len() as u32 },
+                input_zero_bytes: input.iter().filter(|byte| **byte == 0).count() as u32,
+                to: (!is_create).then_some(Address::ZERO),
+                access_list_address_count: access_list.0,
+                access_list_slot_count: access_list.1,
+                authorization_count,
+                ..submission(0, 0, 0, 0).fields
+            };
+            let counts = [access_list.0, access_list.1, authorization_count].map(u64::from);
+            for spec in [SpecId::PRAGUE, SpecId::OSAKA] {
+                let expected = calculate_initial_tx_gas(spec, &input, is_create, counts[0], counts[1], counts[2], None);
+                let needs = GasNeeds::of(&fields);
+                prop_assert_eq!(needs.intrinsic_gas, expected.initial_regular_gas + expected.initial_state_gas);
+                prop_assert_eq!(needs.floor_gas, expected.floor_gas);
+            }
+        }
+    }
 
     #[test]
     fn bump_rounds_up_and_saturates() {

@@ -4,6 +4,8 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Node {
     pub key: u128,
+    /// Carried for the owner; no part of the order.
+    pub limit: u128,
     pub arrival: u64,
     pub slot: u32,
 }
@@ -29,6 +31,11 @@ impl Heap {
 
     pub fn top(&self) -> Option<&Node> {
         self.nodes.first()
+    }
+
+    /// Whether the slot, which is in one of the heaps that share `positions`, is in this one.
+    pub fn contains(&self, positions: &[u32], slot: u32) -> bool {
+        self.nodes.get(positions[slot as usize] as usize).is_some_and(|node| node.slot == slot)
     }
 
     pub fn push(&mut self, positions: &mut [u32], node: Node) {
@@ -153,10 +160,11 @@ mod tests {
                     models[0] = staying;
                     models[1].extend(moving.into_iter().map(|node| Node { key: node.key + 1, ..node }));
                 } else if let Some(side) = held {
+                    prop_assert!(heaps[side].contains(&positions, slot) && !heaps[1 - side].contains(&positions, slot));
                     heaps[side].remove(&mut positions, slot);
                     models[side].retain(|node| node.slot != slot);
                 } else {
-                    let node = Node { key, arrival: step as u64, slot };
+                    let node = Node { key, limit: 0, arrival: step as u64, slot };
                     heaps[side].push(&mut positions, node);
                     models[side].push(node);
                 }

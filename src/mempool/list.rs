@@ -14,7 +14,7 @@ impl Link {
     pub const UNLINKED: Self = Self { prev: NONE, next: NONE };
 }
 
-/// Ends and length of a list whose links lie in a `[Link]` of its family.
+/// Ends and length of a list. Its links lie inside the slab's entries, where `link` finds those of the list's family.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct List {
     pub head: u32,
@@ -25,34 +25,33 @@ pub(super) struct List {
 impl List {
     pub const EMPTY: Self = Self { head: NONE, tail: NONE, len: 0 };
 
-    pub fn push_back(&mut self, links: &mut [Link], slot: u32) {
-        self.insert_after(links, self.tail, slot);
+    pub fn push_back<E>(&mut self, entries: &mut [E], link: impl Fn(&mut E) -> &mut Link, slot: u32) {
+        self.insert_after(entries, link, self.tail, slot);
     }
 
     /// Inserts `slot` behind `previous`, or in front of everything when that is [`NONE`].
-    pub fn insert_after(&mut self, links: &mut [Link], previous: u32, slot: u32) {
-        let next = if previous == NONE { self.head } else { links[previous as usize].next };
-        links[slot as usize] = Link { prev: previous, next };
-        match previous {
-            NONE => self.head = slot,
-            _ => links[previous as usize].next = slot,
-        }
+    pub fn insert_after<E>(&mut self, entries: &mut [E], link: impl Fn(&mut E) -> &mut Link, previous: u32, slot: u32) {
+        let next = match previous {
+            NONE => std::mem::replace(&mut self.head, slot),
+            _ => std::mem::replace(&mut link(&mut entries[previous as usize]).next, slot),
+        };
         match next {
             NONE => self.tail = slot,
-            _ => links[next as usize].prev = slot,
+            _ => link(&mut entries[next as usize]).prev = slot,
         }
+        *link(&mut entries[slot as usize]) = Link { prev: previous, next };
         self.len += 1;
     }
 
-    pub fn remove(&mut self, links: &mut [Link], slot: u32) {
-        let Link { prev, next } = std::mem::replace(&mut links[slot as usize], Link::UNLINKED);
+    pub fn remove<E>(&mut self, entries: &mut [E], link: impl Fn(&mut E) -> &mut Link, slot: u32) {
+        let Link { prev, next } = std::mem::replace(link(&mut entries[slot as usize]), Link::UNLINKED);
         match prev {
             NONE => self.head = next,
-            _ => links[prev as usize].next = next,
+            _ => link(&mut entries[prev as usize]).next = next,
         }
         match next {
             NONE => self.tail = prev,
-            _ => links[next as usize].prev = prev,
+            _ => link(&mut entries[next as usize]).prev = prev,
         }
         assert!(self.len > 0, "removal from an empty list");
         self.len -= 1;
@@ -92,15 +91,15 @@ mod tests {
             let (mut list, mut links, mut model) = (List::EMPTY, vec![Link::UNLINKED; 24], Vec::<u32>::new());
             for (slot, at_back, place) in operations {
                 if let Some(position) = model.iter().position(|entry| *entry == slot) {
-                    list.remove(&mut links, slot);
+                    list.remove(&mut links, |link| link, slot);
                     model.remove(position);
                 } else if at_back {
-                    list.push_back(&mut links, slot);
+                    list.push_back(&mut links, |link| link, slot);
                     model.push(slot);
                 } else {
                     let position = place.index(model.len() + 1);
                     let previous = if position == 0 { NONE } else { model[position - 1] };
-                    list.insert_after(&mut links, previous, slot);
+                    list.insert_after(&mut links, |link| link, previous, slot);
                     model.insert(position, slot);
                 }
                 prop_assert_eq!(forward(&list, &links), model.clone());

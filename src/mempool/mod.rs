@@ -5,7 +5,7 @@
 //! handle, a reply token); the payload of every transaction that ends comes back through a caller-provided sink with its
 //! [`EndState`].
 //!
-//! Invariants, which `pool/tests.rs` checks against a naive list after every step:
+//! Invariants, which `pool/model_tests.rs` checks against a naive list after every step:
 //! * One transaction per sender and nonce; a sender's *ready* transactions are the contiguous run from the account's nonce.
 //! * Only a sender's first ready transaction is in the priority structure, so a sender's nonces are always placed in order.
 //! * For every sender the summed maximum cost of all its transactions is at most its balance.
@@ -27,9 +27,9 @@ mod table;
 
 pub use admission::{GasNeeds, Limits};
 pub use conditional::{
-    CodeExpectation, CodeView, ConditionError, ConditionState, Conditions, Impossible, KnownAccount, RootView,
-    StorageExpectation, Unmet, Verdict,
+    CONDITION_READS_MAX, CodeExpectation, CodeView, ConditionError, ConditionState, Conditions, Impossible,
+    KnownAccount, RootView, StorageExpectation, Unmet, Verdict,
 };
 pub use ending::{Class, EndState, Invalid, Reject, Removed};
-pub use ordering::{Arrival, Fees, OrderingPolicy, PriorityFee, Rank};
+pub use ordering::{Arrival, Fees, OrderingPolicy, PriorityFee};
 pub use pool::{AccountView, Admission, Best, Counts, Deferral, Mempool, Pooled, Readiness, Submission, TxId};

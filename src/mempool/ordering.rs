@@ -14,20 +14,13 @@ pub struct Fees {
     pub max_priority_fee_per_gas_wei: u128,
 }
 
-/// Where a policy ranks a transaction.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Rank {
-    /// Larger goes first, then earlier arrival; it holds up to a base fee of `open_until_wei`.
-    pub open_key: u128,
-    /// Above this base fee the rank is `max_fee − base fee`, in the same unit as `open_key`. At most `max_fee`: above that no
-    /// transaction is placed at all.
-    pub open_until_wei: u128,
-}
-
 /// Orders transactions of different senders. Pure, so that the order follows from the admissions alone.
+///
+/// Who can pay the base fee goes by `min(max_fee − base fee, counted tip)`, largest first, then by arrival.
 pub trait OrderingPolicy: Send {
     fn name(&self) -> &'static str;
-    fn rank(&self, fees: Fees) -> Rank;
+    /// The part of the tip that counts for the order; at most the fee cap.
+    fn counted_tip_wei(&self, fees: Fees) -> u128;
 }
 
 /// `priority-fee`: the effective tip at the current base fee, then arrival.
@@ -39,9 +32,8 @@ impl OrderingPolicy for PriorityFee {
         "priority-fee"
     }
 
-    fn rank(&self, fees: Fees) -> Rank {
-        let tip = fees.max_priority_fee_per_gas_wei;
-        Rank { open_key: tip, open_until_wei: fees.max_fee_per_gas_wei.saturating_sub(tip) }
+    fn counted_tip_wei(&self, fees: Fees) -> u128 {
+        fees.max_priority_fee_per_gas_wei
     }
 }
 
@@ -54,42 +46,23 @@ impl OrderingPolicy for Arrival {
         "arrival"
     }
 
-    fn rank(&self, fees: Fees) -> Rank {
-        Rank { open_key: 0, open_until_wei: fees.max_fee_per_gas_wei }
+    fn counted_tip_wei(&self, _: Fees) -> u128 {
+        0
     }
-}
-
-/// Which heap a transaction is in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Side {
-    Open,
-    Capped,
-}
-
-/// What the queue remembers of a slot to move it between the heaps.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Ranked {
-    rank: Rank,
-    max_fee_per_gas_wei: u128,
-    side: Side,
-}
-
-impl Ranked {
-    const NOTHING: Self =
-        Self { rank: Rank { open_key: 0, open_until_wei: 0 }, max_fee_per_gas_wei: 0, side: Side::Open };
 }
 
 /// The senders' next transactions in the policy's order.
 pub(super) struct ReadyQueue {
     policy: Box<dyn OrderingPolicy>,
     base_fee_wei: u128,
+    /// Those whose counted tip binds, by it: up to a base fee of `max_fee − counted tip`, the node's `limit`.
     open: Heap,
+    /// Those whose fee cap binds, by it.
     capped: Heap,
-    ranked: Vec<Ranked>,
-    /// No node of `open` has a smaller `open_until_wei`.
-    open_until_min_wei: u128,
-    /// No node of `capped` has a larger `open_until_wei`.
-    capped_until_max_wei: u128,
+    /// No node of `open` has a smaller limit. Never below the base fee.
+    open_limit_min_wei: u128,
+    /// No node of `capped` has a larger limit. Below the base fee, except that both may be zero.
+    capped_limit_max_wei: u128,
 }
 
 impl ReadyQueue {
@@ -99,9 +72,8 @@ impl ReadyQueue {
             base_fee_wei,
             open: Heap::with_capacity(transactions_max),
             capped: Heap::with_capacity(transactions_max),
-            ranked: vec![Ranked::NOTHING; transactions_max as usize],
-            open_until_min_wei: u128::MAX,
-            capped_until_max_wei: 0,
+            open_limit_min_wei: u128::MAX,
+            capped_limit_max_wei: 0,
         }
     }
 
@@ -114,27 +86,22 @@ impl ReadyQueue {
     }
 
     pub fn push(&mut self, positions: &mut [u32], slot: u32, arrival: u64, fees: Fees) {
-        let rank = self.policy.rank(fees);
-        assert!(rank.open_until_wei <= fees.max_fee_per_gas_wei, "a rank that would be placed below the base fee");
-        let max_fee_per_gas_wei = fees.max_fee_per_gas_wei;
-        let side = if self.base_fee_wei <= rank.open_until_wei { Side::Open } else { Side::Capped };
-        self.ranked[slot as usize] = Ranked { rank, max_fee_per_gas_wei, side };
-        match side {
-            Side::Open => {
-                self.open_until_min_wei = self.open_until_min_wei.min(rank.open_until_wei);
-                self.open.push(positions, Node { key: rank.open_key, arrival, slot });
-            }
-            Side::Capped => {
-                self.capped_until_max_wei = self.capped_until_max_wei.max(rank.open_until_wei);
-                self.capped.push(positions, Node { key: max_fee_per_gas_wei, arrival, slot });
-            }
+        let counted_tip_wei = self.policy.counted_tip_wei(fees);
+        assert!(counted_tip_wei <= fees.max_fee_per_gas_wei, "a policy that counts more than the fee cap");
+        let limit = fees.max_fee_per_gas_wei - counted_tip_wei;
+        if self.base_fee_wei <= limit {
+            self.open_limit_min_wei = self.open_limit_min_wei.min(limit);
+            self.open.push(positions, Node { key: counted_tip_wei, limit, arrival, slot });
+        } else {
+            self.capped_limit_max_wei = self.capped_limit_max_wei.max(limit);
+            self.capped.push(positions, Node { key: fees.max_fee_per_gas_wei, limit, arrival, slot });
         }
     }
 
     pub fn remove(&mut self, positions: &mut [u32], slot: u32) {
-        match self.ranked[slot as usize].side {
-            Side::Open => self.open.remove(positions, slot),
-            Side::Capped => self.capped.remove(positions, slot),
+        match self.open.contains(positions, slot) {
+            true => self.open.remove(positions, slot),
+            false => self.capped.remove(positions, slot),
         }
     }
 
@@ -155,37 +122,28 @@ impl ReadyQueue {
     /// Changes the base fee. Costs nothing when no transaction's smaller side changes, else time linear in the queue.
     pub fn set_base_fee(&mut self, positions: &mut [u32], base_fee_wei: u128) {
         self.base_fee_wei = base_fee_wei;
-        let ranked = &mut self.ranked;
-        if base_fee_wei > self.open_until_min_wei {
-            let (mut staying_min, mut moving_max) = (u128::MAX, self.capped_until_max_wei);
-            self.open.drain_into(&mut self.capped, positions, |node| {
-                let entry = &mut ranked[node.slot as usize];
-                let open_until_wei = entry.rank.open_until_wei;
-                if base_fee_wei <= open_until_wei {
-                    staying_min = staying_min.min(open_until_wei);
+        if base_fee_wei > self.open_limit_min_wei {
+            let (mut staying_min_wei, mut moving_max_wei) = (u128::MAX, self.capped_limit_max_wei);
+            self.open.drain_into(&mut self.capped, positions, |&Node { key, limit, .. }| {
+                if base_fee_wei <= limit {
+                    staying_min_wei = staying_min_wei.min(limit);
                     return None;
                 }
-                moving_max = moving_max.max(open_until_wei);
-                entry.side = Side::Capped;
-                Some(entry.max_fee_per_gas_wei)
+                moving_max_wei = moving_max_wei.max(limit);
+                Some(limit + key)
             });
-            (self.open_until_min_wei, self.capped_until_max_wei) = (staying_min, moving_max);
-        }
-        // Not `else`: both bounds may be stale, and then the first scan finds nothing.
-        if base_fee_wei <= self.capped_until_max_wei {
-            let (mut staying_max, mut moving_min) = (0, self.open_until_min_wei);
-            self.capped.drain_into(&mut self.open, positions, |node| {
-                let entry = &mut ranked[node.slot as usize];
-                let open_until_wei = entry.rank.open_until_wei;
-                if base_fee_wei > open_until_wei {
-                    staying_max = staying_max.max(open_until_wei);
+            (self.open_limit_min_wei, self.capped_limit_max_wei) = (staying_min_wei, moving_max_wei);
+        } else if base_fee_wei <= self.capped_limit_max_wei {
+            let (mut staying_max_wei, mut moving_min_wei) = (0, self.open_limit_min_wei);
+            self.capped.drain_into(&mut self.open, positions, |&Node { key, limit, .. }| {
+                if base_fee_wei > limit {
+                    staying_max_wei = staying_max_wei.max(limit);
                     return None;
                 }
-                moving_min = moving_min.min(open_until_wei);
-                entry.side = Side::Open;
-                Some(entry.rank.open_key)
+                moving_min_wei = moving_min_wei.min(limit);
+                Some(key - limit)
             });
-            (self.capped_until_max_wei, self.open_until_min_wei) = (staying_max, moving_min);
+            (self.capped_limit_max_wei, self.open_limit_min_wei) = (staying_max_wei, moving_min_wei);
         }
     }
 }

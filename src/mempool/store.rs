@@ -37,8 +37,30 @@ pub(super) struct Entry {
     /// What it counts against `bytes_max`.
     pub charged_bytes: u32,
     pub place: Place,
+    /// In the expiry list of its readiness.
+    pub age_link: Link,
+    /// In the list of what is set aside.
+    pub deferral_link: Link,
+    sender_link: Link,
     hash: u32,
     generation: u32,
+}
+
+impl Entry {
+    const FREE: Self = Self {
+        cost_wei: U256::ZERO,
+        nonce: 0,
+        arrival: 0,
+        since_ns: 0,
+        sender: NONE,
+        charged_bytes: 0,
+        place: Place::Free,
+        age_link: Link::UNLINKED,
+        deferral_link: Link::UNLINKED,
+        sender_link: Link::UNLINKED,
+        hash: 0,
+        generation: 0,
+    };
 }
 
 /// An account with at least one pooled transaction.
@@ -68,7 +90,6 @@ pub(super) struct Store<P> {
     pub bytes: u64,
     pub conditional_count: u32,
     submissions: Vec<Option<Submission<P>>>,
-    sender_links: Vec<Link>,
     free: Vec<u32>,
     free_senders: Vec<u32>,
     by_hash: SlotTable,
@@ -91,7 +112,6 @@ impl<P> Store<P> {
             bytes: 0,
             conditional_count: 0,
             submissions: Vec::with_capacity(slots),
-            sender_links: Vec::with_capacity(slots),
             free: Vec::with_capacity(slots),
             free_senders: Vec::with_capacity(slots),
             by_hash: SlotTable::with_capacity(limits.transactions_max),
@@ -145,8 +165,13 @@ impl<P> Store<P> {
         (0_u32..).zip(&self.entries).filter(|(_, entry)| entry.place != Place::Free).map(|(slot, _)| slot)
     }
 
+    /// `NONE` for the sender's first.
+    pub fn previous_of_sender(&self, slot: u32) -> u32 {
+        self.entries[slot as usize].sender_link.prev
+    }
+
     pub fn next_of_sender(&self, slot: u32) -> Option<u32> {
-        let next = self.sender_links[slot as usize].next;
+        let next = self.entries[slot as usize].sender_link.next;
         (next != NONE).then_some(next)
     }
 
@@ -175,11 +200,20 @@ impl<P> Store<P> {
     }
 
     /// Adds a transaction, and its sender where that is new. Its place is `Free` until the caller sets it.
-    pub fn insert(&mut self, submission: Submission<P>, account: &AccountView, arrival: u64, cost_wei: U256) -> u32 {
+    ///
+    /// `previous` is the sender's transaction before it (`NONE` for none) where the caller knows.
+    pub fn insert(
+        &mut self,
+        submission: Submission<P>,
+        account: &AccountView,
+        arrival: u64,
+        cost_wei: U256,
+        previous: Option<u32>,
+    ) -> u32 {
         let sender =
             self.find_sender(&submission.sender).unwrap_or_else(|| self.add_sender(submission.sender, account));
         let nonce = submission.fields.nonce;
-        let previous = self.predecessor(sender, nonce);
+        let previous = previous.unwrap_or_else(|| self.predecessor(sender, nonce));
         let hash = self.hash_bytes(submission.hash.as_slice());
         let charged_bytes = submission.charged_bytes();
         if let Some(authorities) = &submission.authorities {
@@ -190,22 +224,12 @@ impl<P> Store<P> {
         let slot = self.free.pop().unwrap_or_else(|| self.grow());
         let entry = &mut self.entries[slot as usize];
         let generation = entry.generation.wrapping_add(1);
-        *entry = Entry {
-            cost_wei,
-            nonce,
-            arrival,
-            since_ns: 0,
-            sender,
-            charged_bytes,
-            place: Place::Free,
-            hash,
-            generation,
-        };
+        *entry = Entry { cost_wei, nonce, arrival, sender, charged_bytes, hash, generation, ..Entry::FREE };
         self.submissions[slot as usize] = Some(submission);
         self.by_hash.insert(hash, slot);
         self.by_nonce.insert(self.hash_nonce(sender, nonce), slot);
         let sender = &mut self.senders[sender as usize];
-        sender.list.insert_after(&mut self.sender_links, previous, slot);
+        sender.list.insert_after(&mut self.entries, |entry| &mut entry.sender_link, previous, slot);
         sender.cost_wei += cost_wei;
         slot
     }
@@ -221,7 +245,7 @@ impl<P> Store<P> {
         self.by_hash.remove(hash, slot);
         self.by_nonce.remove(self.hash_nonce(sender, nonce), slot);
         let sender = &mut self.senders[sender as usize];
-        sender.list.remove(&mut self.sender_links, slot);
+        sender.list.remove(&mut self.entries, |entry| &mut entry.sender_link, slot);
         sender.cost_wei -= cost_wei;
         if let Some(authorities) = &submission.authorities {
             authorities.iter().for_each(|authority| self.release(authority));
@@ -251,19 +275,8 @@ impl<P> Store<P> {
 
     fn grow(&mut self) -> u32 {
         let slot = self.entries.len() as u32; // At most `transactions_max`, which is a u32.
-        self.entries.push(Entry {
-            cost_wei: U256::ZERO,
-            nonce: 0,
-            arrival: 0,
-            since_ns: 0,
-            sender: NONE,
-            charged_bytes: 0,
-            place: Place::Free,
-            hash: 0,
-            generation: 0,
-        });
+        self.entries.push(Entry::FREE);
         self.submissions.push(None);
-        self.sender_links.push(Link::UNLINKED);
         slot
     }
 

@@ -95,7 +95,7 @@ mod tests {
         /// Hashes are drawn from few values, also at the wrap-around, so that runs are long and mixed.
         #[test]
         fn behaves_like_a_map(operations in prop::collection::vec((0_u32..40, any::<bool>()), 0..300)) {
-            let hash = |key: u32| if key % 3 == 0 { u32::MAX - key % 2 } else { key % 7 };
+            let hash = |key: u32| if key.is_multiple_of(3) { u32::MAX - key % 2 } else { key % 7 };
             let mut table = SlotTable::with_capacity(40);
             let mut model = HashMap::new();
             for (key, add) in operations {

@@ -25,7 +25,10 @@ pub fn allowed_cores() -> Vec<usize> {
 /// The kernel's, for a core that does not exist or is not allowed.
 pub fn pin_current_thread(core: usize) -> io::Result<()> {
     if core >= libc::CPU_SETSIZE as usize {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("core {core} is beyond {}", libc::CPU_SETSIZE)));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            format!("core {core} is beyond {}", libc::CPU_SETSIZE),
+        ));
     }
     let mut set = empty_set();
     // SAFETY: `core` was checked against CPU_SETSIZE above.

@@ -168,7 +168,13 @@ impl Slab {
         let len = block_count * BLOCK_BYTES;
         let unit_count = len / UNIT_BYTES;
         assert!(u32::try_from(unit_count).is_ok(), "units are numbered with 32 bits: at most 1 TiB");
-        let mut map = memmap2::MmapOptions::new().len(len).no_reserve_swap().map_anon()?;
+        let mut options = memmap2::MmapOptions::new();
+        options.len(len);
+        if !cfg!(miri) {
+            // Pages that are never used need no swap set aside. Miri does not know the flag.
+            options.no_reserve_swap();
+        }
+        let mut map = options.map_anon()?;
         let base = NonNull::new(map.as_mut_ptr()).expect("the kernel never maps at address 0 unasked");
         let region = Region { base, len, slab_id: next_slab_id(), _map: map };
         let block = Block {

@@ -5,6 +5,13 @@
 /// First index at or after `at` that holds a quote, a backslash, a control character or a byte above ASCII; else the length.
 #[inline]
 pub(super) fn plain_end(bytes: &[u8], mut at: usize) -> usize {
+    // Long runs are hex: four chunks for one branch.
+    while let Some(block) = bytes.get(at..).and_then(<[u8]>::first_chunk::<BLOCK_BYTES>) {
+        if block_is_special(block) {
+            break;
+        }
+        at += BLOCK_BYTES;
+    }
     while let Some(chunk) = bytes.get(at..).and_then(<[u8]>::first_chunk::<CHUNK_BYTES>) {
         // SAFETY: the one feature that `special_in_chunk` needs, SSE2, is part of every x86-64 processor.
         #[cfg(target_arch = "x86_64")]
@@ -23,6 +30,20 @@ pub(super) fn plain_end(bytes: &[u8], mut at: usize) -> usize {
 fn plain_end_scalar(bytes: &[u8], at: usize) -> usize {
     let rest = &bytes[at..];
     at + rest.iter().position(|&byte| matches!(byte, b'"' | b'\\' | 0..0x20 | 0x80..)).unwrap_or(rest.len())
+}
+
+const BLOCK_BYTES: usize = 4 * CHUNK_BYTES;
+
+/// Whether a plain run ends within the block.
+#[inline]
+fn block_is_special(block: &[u8; BLOCK_BYTES]) -> bool {
+    let (chunks, _) = block.as_chunks::<CHUNK_BYTES>();
+    // SAFETY: as in `plain_end`.
+    #[cfg(target_arch = "x86_64")]
+    let special = chunks.iter().fold(0, |special, chunk| special | unsafe { special_in_chunk(chunk) });
+    #[cfg(not(target_arch = "x86_64"))]
+    let special = chunks.iter().fold(0, |special, chunk| special | special_in_chunk(chunk));
+    special != 0
 }
 
 #[cfg(target_arch = "x86_64")]

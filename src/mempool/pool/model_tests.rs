@@ -1,5 +1,7 @@
 //! The pool against a naive list: every question is answered by looking through everything.
 
+#![allow(clippy::unwrap_used, reason = "a test may stop at a surprise")]
+
 use std::collections::BTreeSet;
 
 use alloy_primitives::{Address, B256, U256};

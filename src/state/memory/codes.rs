@@ -19,7 +19,8 @@ impl Codes {
     }
 
     pub fn add(&mut self, codes: &[(B256, Bytes)]) {
-        let mut newest: HashMap<B256, Bytes> = codes.iter().filter(|(hash, _)| self.get(hash).is_none()).cloned().collect();
+        let mut newest: HashMap<B256, Bytes> =
+            codes.iter().filter(|(hash, _)| self.get(hash).is_none()).cloned().collect();
         if newest.is_empty() {
             return;
         }

@@ -1,11 +1,12 @@
 //! A block's changes on a version: storage tries first, then the account trie that holds their roots.
 
 use alloy_primitives::B256;
-use rayon::prelude::*;
 use rayon::ThreadPool;
+use rayon::prelude::*;
 
 use super::Version;
 use super::node::{Key, Link, Node, Position, Slot, WIDTH, key_words};
+use super::reclaim::Cursor;
 use super::segment::Segments;
 use super::writer::{AccountUpdate, Change, StorageUpdate, Value, Writer, group_len, root_hash};
 use crate::crypto::keccak::keccak256_each;
@@ -37,7 +38,6 @@ struct Trie<'a> {
 
 /// What a commit works on: the segments of the new version so far.
 struct Commit<'p> {
-    pool: &'p ThreadPool,
     segments: Segments,
     segment_next: &'p mut u32,
 }
@@ -49,7 +49,7 @@ pub fn commit(
     changes: &StateChanges,
 ) -> Result<Version, StateError> {
     let change_count: usize = changes.accounts.iter().map(|change| 1 + change.storage.len()).sum();
-    let mut commit = Commit { pool, segments: parent.segments.clone(), segment_next };
+    let mut commit = Commit { segments: parent.segments.clone(), segment_next };
     let root = if change_count < SPREAD_CHANGES {
         commit.apply(parent, &changes.accounts, false)?
     } else {
@@ -57,13 +57,8 @@ pub fn commit(
     };
     let mut codes = parent.codes.clone();
     codes.add(&changes.codes);
-    Ok(Version {
-        root: root_hash(&root),
-        root_node: root.node,
-        segments: commit.segments,
-        codes,
-        cursor: parent.cursor,
-    })
+    let cursor = if parent.root_node == 0 { Cursor::fresh(commit.segments.word_count()) } else { parent.cursor };
+    Ok(Version { root: root_hash(&root), root_node: root.node, segments: commit.segments, codes, cursor })
 }
 
 impl Commit<'_> {
@@ -232,7 +227,10 @@ fn storage_changes(accounts: &[AccountChange], spread: bool) -> Result<Vec<Vec<C
         let mut changes: Vec<Change> = keys
             .into_iter()
             .zip(&account.storage)
-            .map(|(key, (_, value))| Change { key, value: if value.is_zero() { Value::Delete } else { Value::Slot(*value) } })
+            .map(|(key, (_, value))| Change {
+                key,
+                value: if value.is_zero() { Value::Delete } else { Value::Slot(*value) },
+            })
             .collect();
         changes.sort_unstable_by_key(|change| change.key);
         if changes.windows(2).any(|pair| pair[0].key == pair[1].key) {
@@ -264,7 +262,8 @@ fn storage_tries<'c>(
 ) -> Result<Vec<Trie<'c>>, StateError> {
     let of_account = |(index, changes): (usize, &'c Vec<Change>)| {
         let old = if accounts[index].storage_cleared { None } else { parent.account_leaf(&keys[index])? };
-        let old = old.map_or(empty_link(), |leaf| Link { node: leaf.storage, slot: Slot::hash(leaf.account.storage_root) });
+        let old =
+            old.map_or(empty_link(), |leaf| Link { node: leaf.storage, slot: Slot::hash(leaf.account.storage_root) });
         Ok(Trie { old, changes })
     };
     let indexes: Vec<usize> = (0..accounts.len()).filter(|index| has_storage_changes(&accounts[*index])).collect();

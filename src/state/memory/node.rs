@@ -43,7 +43,6 @@ const FLAG_STORAGE: u64 = 1 << 9;
 const FLAG_CHILD_EMBEDDED: u64 = 1 << 8;
 
 const EXTENSION_WORDS: usize = 10;
-const LEAF_KEY_WORDS: usize = 5;
 const ACCOUNT_WORDS_MIN: usize = 10;
 const SLOT_WORDS: usize = 9;
 
@@ -381,7 +380,11 @@ fn encode_branch(branch: &Branch<'_>, out: &mut Vec<u8>) {
     let payload_bytes = if branch.embedded == 0 {
         33 * count + WIDTH - count + 1
     } else {
-        (0..WIDTH).map(|nibble| branch.child(nibble)).map(|link| if link.node == 0 { 1 } else { link.slot.rlp_bytes() }).sum::<usize>() + 1
+        (0..WIDTH)
+            .map(|nibble| branch.child(nibble))
+            .map(|link| if link.node == 0 { 1 } else { link.slot.rlp_bytes() })
+            .sum::<usize>()
+            + 1
     };
     list_header(payload_bytes, out);
     let mut ordinal = 0;

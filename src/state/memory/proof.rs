@@ -12,7 +12,8 @@ pub fn proof(version: &Version, address: &Address, slots: &[U256]) -> Result<Acc
     let key = key_words(&keccak256(address.as_slice()));
     let leaf = version.account_leaf(&key)?;
     let storage_node = leaf.map_or(0, |leaf| leaf.storage);
-    let storage = slots.iter().map(|slot| slot_proof(&version.segments, storage_node, *slot)).collect::<Result<_, _>>()?;
+    let storage =
+        slots.iter().map(|slot| slot_proof(&version.segments, storage_node, *slot)).collect::<Result<_, _>>()?;
     Ok(AccountProof {
         address: *address,
         account: leaf.map(|leaf| leaf.account),

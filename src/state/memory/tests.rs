@@ -43,7 +43,9 @@ impl Model {
     }
 
     fn storage_root(storage: &BTreeMap<U256, U256>) -> B256 {
-        trie_root(storage.iter().map(|(slot, value)| (oracle_keccak256(slot.to_be_bytes::<32>()), alloy_rlp::encode(value))))
+        trie_root(
+            storage.iter().map(|(slot, value)| (oracle_keccak256(slot.to_be_bytes::<32>()), alloy_rlp::encode(value))),
+        )
     }
 
     fn root(&self) -> B256 {
@@ -109,6 +111,39 @@ fn check_account(reader: &Reader, model: &Model, address: &Address, slots: &[U25
     }
 }
 
+/// One step of a pass on the newest version, whether worth it or not.
+fn step(store: &mut MemoryStore, fuel_words: usize) -> Reader {
+    let newest = store.retained.pop_back().unwrap();
+    let version = reclaim::step(&newest.version, &mut store.segment_next, fuel_words).unwrap();
+    let moved = Reader { version: Arc::new(version) };
+    store.retained.push_back(moved.clone());
+    moved
+}
+
+/// Reads every node of a version and counts the accounts.
+fn all_accounts(reader: &Reader) -> usize {
+    walk(&reader.version.segments, reader.version.root_node).0
+}
+
+/// Account leaves and words of the nodes below `node`.
+fn walk(segments: &Segments, position: Position) -> (usize, usize) {
+    if position == 0 {
+        return (0, 0);
+    }
+    let node = segments.node(position).unwrap();
+    let words = node.word_count();
+    let add = |sum: (usize, usize), child: &Position| {
+        let (accounts, words) = walk(segments, *child);
+        (sum.0 + accounts, sum.1 + words)
+    };
+    match node {
+        Node::Branch(branch) => branch.children.iter().fold((0, words), add),
+        Node::Extension(extension) => add((0, words), &extension.child.node),
+        Node::Account(leaf) => add((1, words), &leaf.storage),
+        Node::Slot(_) => (0, words),
+    }
+}
+
 fn test_address(number: u64) -> Address {
     Address::left_padding_from(&number.to_be_bytes())
 }
@@ -144,7 +179,9 @@ proptest! {
 
     /// Histories with deletions, cleared storage, roll-backs to older versions, and moved nodes.
     #[test]
-    fn histories(steps in prop::collection::vec((changes_strategy(), 0usize..4, any::<bool>()), 1..14)) {
+    fn histories(
+        steps in prop::collection::vec((changes_strategy(), 0usize..4, prop::option::of(1usize..4_000)), 1..14),
+    ) {
         let mut store = store();
         let mut versions = vec![(store.empty(), Model::default())];
         for (changes, back, reclaim) in steps {
@@ -156,8 +193,11 @@ proptest! {
                 (0..62).step_by(5).map(|number| (test_address(number), (0..42).step_by(7).map(U256::from).collect())).collect();
             check(&reader, &model, &probes);
             versions.push((reader, model));
-            if reclaim {
-                store.reclaim().unwrap();
+            if let Some(fuel_words) = reclaim {
+                let moved = step(&mut store, fuel_words);
+                let (_, model) = &versions[versions.len() - 1];
+                check(&moved, model, &probes);
+                prop_assert_eq!(all_accounts(&moved), model.accounts.len());
             }
         }
         for (reader, model) in &versions[1..] {
@@ -248,6 +288,39 @@ fn many_accounts_spread_over_the_pool() {
     assert_eq!(store.commit(&reader, &changes).unwrap().root(), ROOT_EMPTY);
 }
 
+/// Small blocks for long: memory and the number of segments stay bounded, and passes do end.
+#[test]
+fn space_is_reclaimed() {
+    let mut prng = SmallRng::seed_from_u64(11);
+    let mut store = store();
+    let mut model = Model::default();
+    let mut reader = store.empty();
+    let mut peak_bytes = 0;
+    for round in 0..6_000u64 {
+        let number = if round < 300 { round } else { prng.random_range(0..300) };
+        let storage =
+            (0..20).map(|slot| (U256::from(prng.random_range(0..500) + slot * 500), U256::from(round + 1))).collect();
+        let change = AccountChange {
+            address: test_address(number),
+            account: Some(info(round)),
+            storage_cleared: round % 7 == 0,
+            storage,
+        };
+        let changes = StateChanges { accounts: vec![change], codes: vec![] };
+        reader = store.commit(&reader, &changes).unwrap();
+        model.apply(&changes);
+        store.reclaim().unwrap();
+        peak_bytes = peak_bytes.max(reader.node_bytes());
+    }
+    let moved = store.retained(&reader.root()).unwrap();
+    assert_eq!(moved.root(), model.root());
+    assert_eq!(all_accounts(&moved), model.accounts.len());
+    let live_bytes = walk(&moved.version.segments, moved.version.root_node).1 * 8;
+    println!("live {live_bytes} bytes, peak {peak_bytes} bytes, {} segments", moved.segment_count());
+    assert!(peak_bytes < 4 * live_bytes + (2 << 20), "{peak_bytes} for {live_bytes} live");
+    assert!(moved.segment_count() < 4_000);
+}
+
 #[test]
 fn repeated_accounts_and_slots_are_refused() {
     let mut store = store();
@@ -266,7 +339,8 @@ fn repeated_accounts_and_slots_are_refused() {
 fn codes_are_kept_by_version() {
     let mut store = store();
     let mut reader = store.empty();
-    let code = |number: u16| (B256::left_padding_from(&number.to_be_bytes()), Bytes::from(number.to_be_bytes().to_vec()));
+    let code =
+        |number: u16| (B256::left_padding_from(&number.to_be_bytes()), Bytes::from(number.to_be_bytes().to_vec()));
     for number in 1..200 {
         let changes = StateChanges { accounts: vec![], codes: vec![code(number), code(number / 2)] };
         reader = store.commit(&reader, &changes).unwrap();
@@ -320,7 +394,8 @@ fn genesis_equals_the_oracle() {
 
 #[test]
 fn account_encoding_equals_alloy() {
-    let account = Account { nonce: u64::MAX, balance_wei: U256::MAX, code_hash: CODE_HASH_EMPTY, storage_root: ROOT_EMPTY };
+    let account =
+        Account { nonce: u64::MAX, balance_wei: U256::MAX, code_hash: CODE_HASH_EMPTY, storage_root: ROOT_EMPTY };
     for account in [account, Account { nonce: 0, balance_wei: U256::ZERO, ..account }] {
         let info = AccountInfo { nonce: account.nonce, balance_wei: account.balance_wei, code_hash: account.code_hash };
         let mut expected = Vec::new();

@@ -6,8 +6,8 @@
 //! while its node is in this writer's words, and none is after [`Writer::hash`].
 
 use super::node::{
-    AccountLeaf, Extension, KEY_NIBBLES, Key, Link, NODE_RLP_BYTES_MAX, Node, Position, Slot, SlotLeaf, WIDTH, key_bytes,
-    nibble, set_slot, shared_nibbles, with_nibble, write_account, write_branch, write_extension, write_slot,
+    AccountLeaf, Extension, KEY_NIBBLES, Key, Link, NODE_RLP_BYTES_MAX, Node, Position, Slot, SlotLeaf, WIDTH,
+    key_bytes, nibble, set_slot, shared_nibbles, with_nibble, write_account, write_branch, write_extension, write_slot,
 };
 use super::segment::{Segments, position, segment_of, word_of};
 use crate::crypto::keccak::keccak256_each;
@@ -62,7 +62,12 @@ enum Edge {
     /// A leaf; its slot depends on the depth at which it will hang.
     Leaf(Position),
     /// A branch at `depth`, reached by the nibbles of `path`. An extension is made when it hangs higher.
-    Branch { node: Position, depth: usize, path: Key, slot: Option<Slot> },
+    Branch {
+        node: Position,
+        depth: usize,
+        path: Key,
+        slot: Option<Slot>,
+    },
 }
 
 /// A node whose hash is not known yet.
@@ -102,12 +107,14 @@ pub struct Writer<'a> {
 
 impl<'a> Writer<'a> {
     pub fn new(segments: &'a Segments, segment: u32, updates: &'a [AccountUpdate]) -> Self {
-        Self { segments, updates, segment, words: Vec::new(), pending: vec![Vec::new(); KEY_NIBBLES + 1], roots: Vec::new() }
-    }
-
-    /// Changes the accounts that later updates name.
-    pub fn set_updates(&mut self, updates: &'a [AccountUpdate]) {
-        self.updates = updates;
+        Self {
+            segments,
+            updates,
+            segment,
+            words: Vec::new(),
+            pending: vec![Vec::new(); KEY_NIBBLES + 1],
+            roots: Vec::new(),
+        }
     }
 
     /// Applies changes, sorted by key, to the subtree that hangs at `depth` as `old`. The result is root number `n` of [`Self::hash`],
@@ -357,7 +364,7 @@ impl<'a> Writer<'a> {
     /// Writes the leaf of a live change, or names the old one when nothing differs.
     fn leaf(&mut self, change: &Change, old: Option<OldLeaf>) -> Result<Position, StateError> {
         let old = match old {
-            Some(OldLeaf { node, replaced: true, .. }) => Some((node, self.segments.node(node)?)),
+            Some(OldLeaf { key, node, .. }) if key == change.key => Some((node, self.segments.node(node)?)),
             _ => None,
         };
         let word = self.next_word()?;

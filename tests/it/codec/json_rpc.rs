@@ -153,18 +153,20 @@ fn their_item(raw: &RawValue) -> Result<Request<'_>, (ErrorKind, Id<'_>)> {
     }
 }
 
+/// Compares one reading; answers whether every request in it was accepted.
 #[track_caller]
-fn check(body: &[u8]) {
+fn check(body: &[u8]) -> bool {
     let items_max = 5;
     let seen = ours(body, items_max);
     let expected = theirs(body, items_max);
     if expected == Err(-32700) && seen == Err(-32600) {
         // A batch may be refused for its length before the broken text behind its last allowed item is reached.
         assert!(!matches!(ours(body, usize::MAX), Err(-32600)), "{:?}", String::from_utf8_lossy(body));
-        return;
+        return false;
     }
     assert_eq!(seen, expected, "{:?}", String::from_utf8_lossy(body));
     check_views(body, &seen);
+    seen.is_ok_and(|items| items.iter().all(Result::is_ok))
 }
 
 /// The fast path and the method's name agree with the request.
@@ -335,7 +337,13 @@ fn document(random: &mut StdRng) -> Vec<u8> {
 
 #[test]
 fn json_documents_equal_serde_json() {
-    fuzz(20_000, |random| check(&document(random)));
+    let (mut case_count, mut accepted_count) = (0_u64, 0);
+    fuzz(20_000, |random| {
+        case_count += 1;
+        accepted_count += u64::from(check(&document(random)));
+    });
+    assert!(case_count < 100 || accepted_count * 10 > case_count, "{accepted_count} accepted: too few to mean much");
+    println!("{accepted_count} of {case_count} documents accepted");
 }
 
 #[test]
@@ -343,7 +351,7 @@ fn json_mutations_equal_serde_json() {
     fuzz(40_000, |random| {
         let mut body = document(random);
         mutate(&mut body, random, b"{}[]\",:\\ 0x-eE.tfnu\n\x80\xc3\xff");
-        check(&body);
+        let _ = check(&body);
     });
 }
 
@@ -351,7 +359,9 @@ fn json_mutations_equal_serde_json() {
 fn json_truncations_equal_serde_json() {
     fuzz(200, |random| {
         let body = document(random);
-        (0..body.len()).for_each(|length| check(&body[..length]));
+        for length in 0..body.len() {
+            let _ = check(&body[..length]);
+        }
     });
 }
 

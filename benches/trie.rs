@@ -1,0 +1,206 @@
+//! Keccak by backend, list roots, commits and reads of the state in memory.
+//!
+//! `TRIE_ACCOUNTS` sets the number of accounts (1,000,000).
+
+use std::hint::black_box;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use alloy_primitives::{Address, B256, Bloom, U256};
+use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use native_sequencer::crypto::keccak::{Backend, keccak256, keccak256_each_with};
+use native_sequencer::state::bloom::{self, BloomCache};
+use native_sequencer::state::genesis::{GenesisAccount, from_alloc};
+use native_sequencer::state::memory::{MemoryStore, Reader};
+use native_sequencer::state::{
+    AccountChange, AccountInfo, CODE_HASH_EMPTY, ListRoot, StateChanges, StateReader, StateStore,
+};
+use sha3::Digest;
+
+/// A small generator with a fixed seed (xorshift64*): runs are comparable.
+struct Prng(u64);
+
+impl Prng {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+
+    fn bytes(&mut self, len: usize) -> Vec<u8> {
+        (0..len).map(|_| self.next() as u8).collect()
+    }
+}
+
+/// Time per permutation: 1,024 messages of one block (113 bytes, an account leaf) and of four (532 bytes, a full branch).
+fn keccak(criterion: &mut Criterion) {
+    let mut prng = Prng(1);
+    for (bytes, permutations) in [(113, 1), (532, 4)] {
+        let mut group = criterion.benchmark_group(format!("keccak_{bytes}_bytes"));
+        group.throughput(Throughput::Elements(1024 * permutations));
+        let messages: Vec<Vec<u8>> = (0..1024).map(|_| prng.bytes(bytes)).collect();
+        for backend in Backend::ALL.into_iter().filter(|backend| backend.is_available()) {
+            group.bench_function(backend.name(), |bencher| {
+                let mut digests = vec![B256::ZERO; messages.len()];
+                bencher.iter(|| {
+                    let place = |index: usize, digest| digests[index] = digest;
+                    keccak256_each_with(backend, messages.len(), |index| &messages[index], place);
+                    black_box(digests[7]);
+                });
+            });
+        }
+        group.bench_function("sha3_crate", |bencher| {
+            bencher.iter(|| messages.iter().for_each(|message| drop(black_box(sha3::Keccak256::digest(message)))));
+        });
+        group.bench_function("alloy_crate", |bencher| {
+            bencher.iter(|| messages.iter().for_each(|message| drop(black_box(alloy_primitives::keccak256(message)))));
+        });
+        group.bench_function("one_by_one", |bencher| {
+            bencher.iter(|| messages.iter().for_each(|message| drop(black_box(keccak256(message)))));
+        });
+        group.finish();
+    }
+}
+
+/// Lists of 10,000 items as long as a transfer (117 B), its receipt (269 B), and an ERC-20 receipt (427 B).
+fn list_roots(criterion: &mut Criterion) {
+    let mut prng = Prng(2);
+    let mut group = criterion.benchmark_group("list_root_10000");
+    for bytes in [117, 269, 427] {
+        let items: Vec<Vec<u8>> = (0..10_000).map(|_| prng.bytes(bytes)).collect();
+        let mut builder = ListRoot::new();
+        group.bench_function(format!("push_and_finish_{bytes}"), |bencher| {
+            bencher.iter(|| {
+                builder.reset();
+                items.iter().for_each(|item| builder.push(item));
+                builder.finish()
+            });
+        });
+        group.bench_function(format!("finish_{bytes}"), |bencher| {
+            bencher.iter_batched_ref(
+                || {
+                    let mut builder = ListRoot::new();
+                    items.iter().for_each(|item| builder.push(item));
+                    builder
+                },
+                ListRoot::finish,
+                BatchSize::LargeInput,
+            );
+        });
+        group.bench_function(format!("alloy_{bytes}"), |bencher| {
+            bencher.iter(|| alloy_trie::root::ordered_trie_root_encoded(&items));
+        });
+    }
+    group.finish();
+}
+
+/// Blooms of 10,000 ERC-20 transfers: one token, one event, two indexed addresses each.
+fn blooms(criterion: &mut Criterion) {
+    let mut prng = Prng(3);
+    let token = Address::repeat_byte(0x11);
+    let logs: Vec<[B256; 3]> = (0..10_000)
+        .map(|_| [B256::repeat_byte(0xdd), B256::from(U256::from(prng.next())), B256::from(U256::from(prng.next()))])
+        .collect();
+    criterion.bench_function("bloom_10000_transfers", |bencher| {
+        let mut cache = BloomCache::new();
+        bencher.iter(|| {
+            let mut bloom = Bloom::ZERO;
+            logs.iter().for_each(|topics| bloom::accrue(&mut cache, &mut bloom, &token, topics));
+            bloom
+        });
+    });
+}
+
+fn address(number: u64) -> Address {
+    Address::left_padding_from(&number.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes())
+}
+
+fn state(accounts: u64) -> (MemoryStore, Reader) {
+    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).thread_name(|_| "hash".into()).build();
+    let mut store = MemoryStore::new(Arc::new(pool.expect("threads can be spawned")));
+    let alloc = (0..accounts).map(|number| GenesisAccount {
+        address: address(number),
+        balance_wei: U256::from(number) << 40,
+        nonce: number % 50,
+        ..GenesisAccount::default()
+    });
+    let reader = from_alloc(&mut store, alloc).expect("addresses are distinct");
+    (store, reader)
+}
+
+fn changes(prng: &mut Prng, count: usize, accounts: u64) -> StateChanges {
+    let mut numbers: Vec<u64> = (0..count).map(|_| prng.next() % accounts).collect();
+    numbers.sort_unstable();
+    numbers.dedup();
+    let info = |balance| AccountInfo { nonce: 77, balance_wei: U256::from(balance), code_hash: CODE_HASH_EMPTY };
+    let change = |number| AccountChange {
+        address: address(number),
+        account: Some(info(number | 1 << 60)),
+        storage_cleared: false,
+        storage: Vec::new(),
+    };
+    StateChanges { accounts: numbers.into_iter().map(change).collect(), codes: Vec::new() }
+}
+
+/// Commits one block and reclaims: the time of each.
+fn timed_block(
+    store: &mut MemoryStore,
+    reader: &mut Reader,
+    prng: &mut Prng,
+    count: usize,
+    accounts: u64,
+) -> (Duration, Duration) {
+    let changes = changes(prng, count, accounts);
+    let start = Instant::now();
+    *reader = store.commit(reader, &changes).expect("changes are sound");
+    let committed = start.elapsed();
+    let start = Instant::now();
+    store.reclaim().expect("nodes are sound");
+    (committed, start.elapsed())
+}
+
+fn commits(criterion: &mut Criterion) {
+    let accounts = std::env::var("TRIE_ACCOUNTS").ok().and_then(|count| count.parse().ok()).unwrap_or(1_000_000);
+    let (mut store, genesis) = state(accounts);
+    println!("{accounts} accounts: {} bytes of nodes", genesis.node_bytes());
+    let mut prng = Prng(4);
+
+    let mut group = criterion.benchmark_group("state_commit");
+    group.sample_size(20).measurement_time(Duration::from_secs(3));
+    for count in [1, 100, 1_000, 10_000] {
+        let mut reader = genesis.clone();
+        group.bench_function(format!("{count}_of_{accounts}"), |bencher| {
+            bencher.iter_custom(|iterations| {
+                (0..iterations).map(|_| timed_block(&mut store, &mut reader, &mut prng, count, accounts).0).sum()
+            });
+        });
+    }
+    group.bench_function("reclaim_after_10000", |bencher| {
+        let mut reader = genesis.clone();
+        bencher.iter_custom(|iterations| {
+            (0..iterations).map(|_| timed_block(&mut store, &mut reader, &mut prng, 10_000, accounts).1).sum()
+        });
+    });
+    group.finish();
+
+    let keys: Vec<B256> =
+        (0..accounts.min(1 << 16)).map(|_| keccak256(address(prng.next() % accounts).as_slice())).collect();
+    let mut next = 0;
+    criterion.bench_function(&format!("account_by_key_of_{accounts}"), |bencher| {
+        bencher.iter(|| {
+            next = (next + 1) % keys.len();
+            genesis.account_by_key(&keys[next])
+        });
+    });
+    criterion.bench_function(&format!("account_of_{accounts}"), |bencher| {
+        bencher.iter(|| {
+            next = (next + 1) % keys.len();
+            genesis.account(&address(next as u64 * 13))
+        });
+    });
+}
+
+criterion_group!(benches, keccak, list_roots, blooms, commits);
+criterion_main!(benches);
