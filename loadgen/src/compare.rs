@@ -16,7 +16,8 @@ pub fn render(base: &Report, other: &Report) -> String {
     };
     let text = |report: &Report, limit: usize| report.node.client.chars().take(limit).collect::<String>();
     row("node", text(base, 24), text(other, 24), f64::NAN);
-    let numbers: [(&str, fn(&Report) -> f64); 8] = [
+    type Figure = (&'static str, fn(&Report) -> f64);
+    let numbers: [Figure; 8] = [
         ("accepted/s", |r| r.rates.accepted_per_s),
         ("sent", |r| r.counts.sent as f64),
         ("accepted", |r| r.counts.accepted as f64),

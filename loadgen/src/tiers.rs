@@ -112,12 +112,12 @@ pub fn watch(
     let opened = websocket.map(|endpoint| Subscription::open(endpoint, topic));
     match (tier, opened) {
         (Tier::Preconfirmed, Some(Ok(Subscribed::Yes(subscription)))) => {
-            Ok(Ok(watch_preconfirmed(shared, subscription)))
+            Ok(Ok(watch_preconfirmed(shared, *subscription)))
         }
         (Tier::Preconfirmed, Some(Ok(Subscribed::No(error)))) => Ok(Err(NotOffered(error.to_string()))),
         (Tier::Preconfirmed, Some(Err(error))) => Ok(Err(NotOffered(error.to_string()))),
         (Tier::Preconfirmed, None) => Ok(Err(NotOffered("it needs a WebSocket; name one by --ws-url".into()))),
-        (_, Some(Ok(Subscribed::Yes(subscription)))) => watch_sealed(shared, http, Some(subscription)).map(Ok),
+        (_, Some(Ok(Subscribed::Yes(subscription)))) => watch_sealed(shared, http, Some(*subscription)).map(Ok),
         _ => watch_sealed(shared, http, None).map(Ok),
     }
 }
@@ -291,8 +291,8 @@ mod tests {
             format!(r#"{{"method":"eth_subscription","params":{{"subscription":"0x1","result":{result}}}}}"#)
         };
         assert_eq!(preconfirmed_hashes(&message(&format!("[{item},{item}]"))), [hash, hash]);
-        assert_eq!(preconfirmed_hashes(&message("[]")), []);
-        assert_eq!(preconfirmed_hashes(&message("{}")), []);
+        assert!(preconfirmed_hashes(&message("[]")).is_empty());
+        assert!(preconfirmed_hashes(&message("{}")).is_empty());
     }
 
     #[test]

@@ -133,7 +133,7 @@ mod tests {
         let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
         check(
             &format!("{chunked}3\r\nabc\r\nA;x=y\r\n0123456789\r\n0\r\n\r\nrest"),
-            Ok(Some((200, "abc0123456789", 82))),
+            Ok(Some((200, "abc0123456789", 79))),
         );
         check(&format!("{chunked}3\r\nabc\r\n0\r\nTrailer: x\r\n\r\n"), Ok(Some((200, "abc", 72))));
         check(&format!("{chunked}3\r\nabc\r\n0\r\n"), Ok(None));

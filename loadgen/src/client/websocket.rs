@@ -28,7 +28,7 @@ pub struct Subscription {
 /// What the node answered to `eth_subscribe`.
 #[derive(Debug)]
 pub enum Subscribed {
-    Yes(Subscription),
+    Yes(Box<Subscription>),
     No(RpcError),
 }
 
@@ -69,7 +69,7 @@ impl Subscription {
             .get_mut()
             .set_read_timeout(Some(Duration::from_millis(READ_WAIT_MS)))
             .map_err(|e| broke(e.to_string()))?;
-        Ok(Subscribed::Yes(Self { socket, url: endpoint.url.clone() }))
+        Ok(Subscribed::Yes(Box::new(Self { socket, url: endpoint.url.clone() })))
     }
 
     /// The next message, or `None` when there was none for a while.

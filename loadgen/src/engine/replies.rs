@@ -117,23 +117,25 @@ fn rejection_class(error: &RpcError) -> String {
     format!("{}: {}", error.code, mask(&error.message))
 }
 
+/// Where a masked text is cut.
+const MASKED_BYTES_MAX: usize = 120;
+
 /// Replaces hexadecimal words by `0x…` and numbers by `N`, and cuts long texts.
 fn mask(message: &str) -> String {
     let mut masked = String::new();
     let mut rest = message;
     while let Some(first) = rest.chars().next() {
-        let word_bytes = if rest.starts_with("0x") {
-            2 + rest[2..].find(|c: char| !c.is_ascii_hexdigit()).unwrap_or(rest.len() - 2)
+        if let Some(digits) = rest.strip_prefix("0x") {
+            masked.push_str("0x…");
+            rest = digits.trim_start_matches(|c: char| c.is_ascii_hexdigit());
+        } else if first.is_ascii_digit() {
+            masked.push('N');
+            rest = rest.trim_start_matches(|c: char| c.is_ascii_digit());
         } else {
-            rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len())
-        };
-        match word_bytes {
-            0 => masked.push(first),
-            _ if rest.starts_with("0x") => masked.push_str("0x…"),
-            _ => masked.push('N'),
+            masked.push(first);
+            rest = &rest[first.len_utf8()..];
         }
-        rest = &rest[word_bytes.max(if word_bytes == 0 { first.len_utf8() } else { 0 })..];
-        if masked.len() > 120 {
+        if masked.len() > MASKED_BYTES_MAX {
             masked.push('…');
             break;
         }
