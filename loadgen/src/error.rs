@@ -4,8 +4,8 @@ use crate::client::rpc::RpcError;
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("cannot reach {url}: {source}. Is a node running there? Start one with: sequencer dev")]
-    Connect { url: String, source: std::io::Error },
+    #[error("cannot reach {url}: {cause}. Is a node running there? Start one with: sequencer dev")]
+    Connect { url: String, cause: std::io::Error },
     #[error("{url} broke off: {reason}")]
     Transport { url: String, reason: String },
     #[error("{method} was answered with an error: {error}")]

@@ -3,6 +3,8 @@
 //! Command line → set-up (accounts, contracts, signed transactions) → measured part (sending threads, tier watchers) →
 //! report. Nothing is signed, allocated per request or resolved while the clock runs, except what replies need.
 
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test that unwraps fails as it should"))]
+
 mod cli;
 
 mod run;

@@ -25,7 +25,7 @@ use crate::setup::{self, Fees, NodeInfo};
 use crate::tiers::{self, Arrivals, NotOffered, Tier, Watch};
 use crate::verify;
 use crate::workload::accounts::Account;
-use crate::workload::{self, Chain, Plan, Prepared};
+use crate::workload::{self, Chain, GasLimits, Plan, Prepared};
 
 /// Transactions of a closed loop, or of a dry run, that names none.
 const TRANSACTIONS_DEFAULT: u64 = 100_000;
@@ -131,6 +131,7 @@ pub fn dry_run(job: &Job<'_>) -> Result<String> {
         chain_id: 61972,
         max_fee_per_gas_wei: setup::fee_cap_wei(1_000_000, job.common.fee_cap_multiple.into(), tip_wei),
         tip_wei,
+        gas_limits: GasLimits::default(),
         nonces: vec![0; plan.account_count],
         token: Address::repeat_byte(1),
         storage: Address::repeat_byte(2),
@@ -170,7 +171,7 @@ pub fn execute(job: &Job<'_>) -> Result<Finished> {
     let live = Arc::new(Live::default());
     let config = engine_config(job, &ready, start)?;
     let thread_count = config.thread_count as u64;
-    let unreachable = |source| Error::Connect { url: job.common.url.clone(), source };
+    let unreachable = |cause| Error::Connect { url: job.common.url.clone(), cause };
     let engine = Engine::build(&config, loads, Arc::clone(&hashes), &live).map_err(unreachable)?;
     let progress = (!job.common.no_progress).then(|| Progress::start(Arc::clone(&live), hashes.len() as u64));
     let usage_before = job.common.server_pid.map(ProcessUsage::read).transpose()?;

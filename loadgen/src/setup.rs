@@ -12,19 +12,22 @@ use serde_json::{Value, json};
 use crate::client::rpc::{self, RpcClient};
 use crate::error::{Error, Result};
 use crate::limits::{DEAL_HOLDERS_MAX, SETUP_BATCH_CALLS_MAX, SETUP_STALL_S_MAX};
-use crate::workload::accounts::Account;
+use crate::workload::accounts::{self, Account};
 use crate::workload::transaction::Transaction;
-use crate::workload::{Chain, Kind, Plan, contracts};
+use crate::workload::{Chain, GasLimits, Kind, Plan, contracts};
 
 /// Fee cap of set-up transactions as a multiple of the base fee: they run for seconds, not for the whole run.
 const SETUP_FEE_CAP_MULTIPLE: u128 = 100;
 
-/// Gas limit for creating either contract; the token takes about 600,000.
-const CREATION_GAS: u64 = 1_500_000;
+/// Gas limit for creating either contract; the token takes about 540,000 on Osaka, more where state costs more.
+const CREATION_GAS: u64 = 4_000_000;
 
-/// Gas limit of a `deal`: a new balance costs about 24,500 per holder.
-const DEAL_GAS_BASE: u64 = 100_000;
-const DEAL_GAS_PER_HOLDER: u64 = 30_000;
+/// Gas of a `deal` where the node does not estimate: a new balance costs about 24,700 per holder (Osaka).
+const DEAL_GAS_BASE: u64 = 60_000;
+const DEAL_GAS_PER_HOLDER: u64 = 25_000;
+
+/// Gas limit of a `deal` at most: below the cap of 2^24 (EIP-7825).
+const DEAL_GAS_MAX: u64 = 16_000_000;
 
 /// Tokens that each account gets: more than any run can send at one unit a transaction.
 const TOKENS_PER_ACCOUNT: u64 = 1 << 60;
@@ -87,37 +90,109 @@ pub fn set_up(
 ) -> Result<Chain> {
     let addresses: Vec<Address> = accounts.iter().map(|account| account.address).collect();
     wait_for_leftovers(client, &addresses)?;
+    let (token, storage) = deploy(client, node, plan, fees, &addresses, funder)?;
+    let gas_limits = gas_limits(client, plan, funder.address, token, storage)?;
     let max_fee_per_gas_wei = fee_cap_wei(node.base_fee_wei, fees.cap_multiple.into(), fees.tip_wei);
-    let shortfalls = shortfalls_wei(client, plan, max_fee_per_gas_wei, &addresses)?;
+    let gas_limit_max =
+        Kind::ALL.into_iter().filter(|&kind| plan.mix.contains(kind)).map(|kind| gas_limits.of(kind)).max();
+    let cost_wei = U256::from(max_fee_per_gas_wei) * U256::from(gas_limit_max.unwrap_or(0)) + U256::ONE;
+    let balances_wei = client.balances(&addresses, "latest")?;
     let mut transactions = SetupTransactions::start(client, node, fees, funder)?;
-    let token = if plan.mix.contains(Kind::Erc20) {
-        transactions.create(contracts::token_creation_code())
-    } else {
-        Address::ZERO
-    };
-    let storage = if plan.mix.contains(Kind::Storage) {
-        transactions.create(contracts::storage_creation_code())
-    } else {
-        Address::ZERO
-    };
-    for (&address, &value_wei) in addresses.iter().zip(&shortfalls) {
+    for ((&address, count), balance_wei) in addresses.iter().zip(plan.transactions_per_account()).zip(balances_wei) {
+        let value_wei = (U256::from(count) * cost_wei).saturating_sub(balance_wei);
         if value_wei > U256::ZERO {
-            transactions.push(Some(address), value_wei, Kind::Transfer.gas_limit(), Bytes::new());
+            transactions.push(Some(address), value_wei, gas_limits.of(Kind::Transfer), Bytes::new());
         }
     }
-    if token != Address::ZERO {
-        for holders in addresses.chunks(DEAL_HOLDERS_MAX) {
-            let input = contracts::token_deal(holders, U256::from(TOKENS_PER_ACCOUNT));
-            let gas_limit = DEAL_GAS_BASE + DEAL_GAS_PER_HOLDER * holders.len() as u64;
-            transactions.push(Some(token), U256::ZERO, gas_limit, input);
-        }
-    }
-    transactions.check_funds(client, fees.cap_multiple)?;
-    transactions.submit(client)?;
-    check_contracts(client, &[token, storage], addresses.last().copied())?;
+    transactions.submit(client, fees.cap_multiple)?;
     let nonces = client.nonces(&addresses, "latest")?;
     let tip_wei = fees.tip_wei;
-    Ok(Chain { chain_id: node.chain_id, max_fee_per_gas_wei, tip_wei, nonces, token, storage })
+    Ok(Chain { chain_id: node.chain_id, max_fee_per_gas_wei, tip_wei, gas_limits, nonces, token, storage })
+}
+
+/// Creates the contracts that the mix needs and deals the tokens; the zero address where there is none.
+fn deploy(
+    client: &mut RpcClient,
+    node: &NodeInfo,
+    plan: &Plan,
+    fees: Fees,
+    addresses: &[Address],
+    funder: &Account,
+) -> Result<(Address, Address)> {
+    let (mut token, mut storage) = (Address::ZERO, Address::ZERO);
+    let mut creations = SetupTransactions::start(client, node, fees, funder)?;
+    if plan.mix.contains(Kind::Erc20) {
+        token = creations.create(contracts::token_creation_code());
+    }
+    if plan.mix.contains(Kind::Storage) {
+        storage = creations.create(contracts::storage_creation_code());
+    }
+    creations.submit(client, fees.cap_multiple)?;
+    if token.is_zero() {
+        return Ok((token, storage));
+    }
+    // The funder gets tokens too: the gas of a transfer is estimated from its account.
+    let holders: Vec<Address> = std::iter::once(funder.address).chain(addresses.iter().copied()).collect();
+    let amount = U256::from(TOKENS_PER_ACCOUNT);
+    let deal_gas = |client: &mut RpcClient, holders: &[Address]| {
+        estimate_gas(client, funder.address, token, U256::ZERO, contracts::token_deal(holders, amount))
+    };
+    let (base_gas, holder_gas) = match (deal_gas(client, &holders[..1])?, deal_gas(client, &holders[..2])?) {
+        (Some(one), Some(two)) => (one, two.saturating_sub(one).max(1)),
+        _ => (DEAL_GAS_BASE, DEAL_GAS_PER_HOLDER),
+    };
+    let holders_max = (DEAL_GAS_MAX * 4 / 5 / holder_gas).clamp(1, DEAL_HOLDERS_MAX as u64) as usize;
+    let mut deals = SetupTransactions::start(client, node, fees, funder)?;
+    for holders in holders.chunks(holders_max) {
+        let gas_limit = (base_gas + holder_gas * holders.len() as u64) * 6 / 5;
+        deals.push(Some(token), U256::ZERO, gas_limit.min(DEAL_GAS_MAX), contracts::token_deal(holders, amount));
+    }
+    deals.submit(client, fees.cap_multiple)?;
+    check_tokens(client, token, &holders)?;
+    Ok((token, storage))
+}
+
+/// Gas limits that hold on this chain: what the node estimates for a new recipient and a new slot, with a reserve of a
+/// tenth; the usual ones where it estimates less, or nothing.
+fn gas_limits(
+    client: &mut RpcClient,
+    plan: &Plan,
+    from: Address,
+    token: Address,
+    storage: Address,
+) -> Result<GasLimits> {
+    let mut limits = GasLimits::default();
+    // An index that no run reaches, so that nobody has paid for this account before.
+    let stranger = accounts::recipient(plan.seed, u64::MAX);
+    if let Some(gas) = estimate_gas(client, from, stranger, U256::ONE, Bytes::new())? {
+        limits.transfer = limits.transfer.max(gas);
+    }
+    if plan.mix.contains(Kind::Erc20) {
+        let input = contracts::token_transfer(stranger, U256::ONE);
+        if let Some(gas) = estimate_gas(client, from, token, U256::ZERO, input)? {
+            limits.erc20 = limits.erc20.max(gas * 11 / 10);
+        }
+    }
+    if plan.mix.contains(Kind::Storage) {
+        let input = contracts::storage_set(U256::MAX, U256::MAX);
+        if let Some(gas) = estimate_gas(client, from, storage, U256::ZERO, input)? {
+            limits.storage = limits.storage.max(gas * 11 / 10);
+        }
+    }
+    Ok(limits)
+}
+
+/// `None` where the node does not estimate.
+fn estimate_gas(
+    client: &mut RpcClient,
+    from: Address,
+    to: Address,
+    value_wei: U256,
+    input: Bytes,
+) -> Result<Option<u64>> {
+    let call = json!({"from": from, "to": to, "value": format!("{value_wei:#x}"), "input": input});
+    let estimate = client.try_call("eth_estimateGas", json!([call]))?.ok();
+    Ok(estimate.as_ref().and_then(rpc::quantity).and_then(|gas| u64::try_from(gas).ok()))
 }
 
 /// Transactions left by an earlier run would take the nonces of this one.
@@ -138,30 +213,18 @@ fn wait_for_leftovers(client: &mut RpcClient, addresses: &[Address]) -> Result<(
     }
 }
 
-/// What each account lacks for its transactions at the fee cap.
-fn shortfalls_wei(client: &mut RpcClient, plan: &Plan, fee_cap_wei: u128, addresses: &[Address]) -> Result<Vec<U256>> {
-    let balances = client.balances(addresses, "latest")?;
-    let cost_wei = U256::from(fee_cap_wei) * U256::from(plan.mix.gas_limit_max()) + U256::ONE;
-    let needed = plan.transactions_per_account().into_iter().map(|count| U256::from(count) * cost_wei);
-    Ok(needed.zip(balances).map(|(needed, balance)| needed.saturating_sub(balance)).collect())
-}
-
-/// A created contract without code, or an account without its tokens, would make the whole run meaningless.
-fn check_contracts(client: &mut RpcClient, contracts: &[Address], last_holder: Option<Address>) -> Result<()> {
-    for &address in contracts.iter().filter(|address| !address.is_zero()) {
-        let code = client.call("eth_getCode", json!([address, "latest"]))?;
-        if code.as_str().is_none_or(|code| code.len() <= 2) {
-            return Err(Error::Setup(format!("the contract at {address} has no code: its creation failed")));
+/// Accounts without their tokens would make the whole run meaningless.
+fn check_tokens(client: &mut RpcClient, token: Address, holders: &[Address]) -> Result<()> {
+    let calls: Vec<Value> = holders
+        .iter()
+        .map(|&holder| json!([{"to": token, "input": contracts::token_balance_of(holder)}, "latest"]))
+        .collect();
+    for (holder, reply) in holders.iter().zip(client.batch("eth_call", &calls)?) {
+        let value = reply.map_err(|error| Error::Rpc { method: "eth_call".into(), error })?;
+        let balance = rpc::quantity(&value).unwrap_or_default();
+        if balance < U256::from(TOKENS_PER_ACCOUNT) {
+            return Err(Error::Setup(format!("account {holder} has {balance} tokens after they were dealt")));
         }
-    }
-    let (token, Some(holder)) = (contracts[0], last_holder) else { return Ok(()) };
-    if token.is_zero() {
-        return Ok(());
-    }
-    let input = contracts::token_balance_of(holder);
-    let balance = client.quantity("eth_call", json!([{"to": token, "data": input}, "latest"]))?;
-    if balance < U256::from(TOKENS_PER_ACCOUNT) {
-        return Err(Error::Setup(format!("account {holder} has {balance} tokens after they were dealt: deal failed")));
     }
     Ok(())
 }
@@ -223,19 +286,21 @@ impl<'a> SetupTransactions<'a> {
 
     /// Sends everything in order and waits until `latest` shows it. A refused transaction is sent again, since a node
     /// may bound how many it holds for one sender; without progress for a minute this fails.
-    fn submit(&self, client: &mut RpcClient) -> Result<()> {
-        let signed: Vec<Value> = self
+    fn submit(self, client: &mut RpcClient, multiple: u64) -> Result<()> {
+        self.check_funds(client, multiple)?;
+        let (signed, hashes): (Vec<Value>, Vec<Value>) = self
             .list
             .iter()
-            .map(|tx| json!([alloy_primitives::hex::encode_prefixed(tx.sign(&self.funder.key).0)]))
-            .collect();
+            .map(|tx| tx.sign(&self.funder.key))
+            .map(|(bytes, hash)| (json!([alloy_primitives::hex::encode_prefixed(bytes)]), json!([hash])))
+            .unzip();
         let goal = self.template.nonce + self.list.len() as u64;
         let (mut sent, mut mined, mut refusal) = (0, 0, None);
         let mut progress = Instant::now();
         loop {
             let nonce = client.nonces(&[self.funder.address], "latest")?[0];
             if nonce >= goal {
-                return Ok(());
+                return check_receipts(client, &hashes);
             }
             let now_mined = nonce.saturating_sub(self.template.nonce) as usize;
             if now_mined > mined {
@@ -263,6 +328,18 @@ impl<'a> SetupTransactions<'a> {
             }
         }
     }
+}
+
+/// A set-up transaction that failed would make the whole run meaningless.
+fn check_receipts(client: &mut RpcClient, hashes: &[Value]) -> Result<()> {
+    let receipts = client.batch("eth_getTransactionReceipt", hashes)?;
+    for (hash, receipt) in hashes.iter().zip(receipts) {
+        let receipt = receipt.map_err(|error| Error::Rpc { method: "eth_getTransactionReceipt".into(), error })?;
+        if receipt["status"].as_str() != Some("0x1") {
+            return Err(Error::Setup(format!("the set-up transaction {} failed: its receipt is {receipt}", hash[0])));
+        }
+    }
+    Ok(())
 }
 
 /// Whether a refusal means that the node has the transaction already.

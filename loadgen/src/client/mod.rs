@@ -58,7 +58,7 @@ impl Endpoint {
 
     /// Resolves the host; `localhost` is IPv4 first, because development nodes listen on 127.0.0.1.
     pub fn address(&self) -> Result<SocketAddr> {
-        let failed = |source| Error::Connect { url: self.url.clone(), source };
+        let failed = |cause| Error::Connect { url: self.url.clone(), cause };
         let mut found: Vec<SocketAddr> = (self.host.as_str(), self.port).to_socket_addrs().map_err(failed)?.collect();
         found.sort_by_key(SocketAddr::is_ipv6);
         found.first().copied().ok_or_else(|| failed(std::io::ErrorKind::NotFound.into()))
@@ -71,7 +71,7 @@ impl Endpoint {
             stream.set_nodelay(true)?;
             Ok(stream)
         };
-        connect().map_err(|source| Error::Connect { url: self.url.clone(), source })
+        connect().map_err(|cause| Error::Connect { url: self.url.clone(), cause })
     }
 }
 

@@ -32,22 +32,38 @@ pub enum Kind {
 impl Kind {
     pub const ALL: [Self; 3] = [Self::Transfer, Self::Erc20, Self::Storage];
 
-    /// Gas limit of one transaction: intrinsic gas for plain transfers, else the measured worst case (a recipient or a
-    /// slot that is new) with a reserve of about a tenth.
-    pub const fn gas_limit(self) -> u64 {
-        match self {
-            Self::Transfer => 21_000,
-            Self::Erc20 => 60_000,
-            Self::Storage => 50_000,
-        }
-    }
-
     const fn name(self) -> &'static str {
         match self {
             Self::Transfer => "transfer",
             Self::Erc20 => "erc20",
             Self::Storage => "storage",
         }
+    }
+}
+
+/// Gas limits by kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GasLimits {
+    pub transfer: u64,
+    pub erc20: u64,
+    pub storage: u64,
+}
+
+impl GasLimits {
+    pub const fn of(&self, kind: Kind) -> u64 {
+        match kind {
+            Kind::Transfer => self.transfer,
+            Kind::Erc20 => self.erc20,
+            Kind::Storage => self.storage,
+        }
+    }
+}
+
+impl Default for GasLimits {
+    /// On Osaka: the intrinsic gas of a plain transfer, and about a tenth above the cost of a new recipient (52,000) and of
+    /// a new slot (45,000).
+    fn default() -> Self {
+        Self { transfer: 21_000, erc20: 60_000, storage: 50_000 }
     }
 }
 
@@ -58,11 +74,6 @@ pub struct Mix(Vec<(Kind, u64)>);
 impl Mix {
     pub fn contains(&self, kind: Kind) -> bool {
         self.0.iter().any(|&(k, _)| k == kind)
-    }
-
-    /// Largest gas limit of its kinds: what funding has to count with.
-    pub fn gas_limit_max(&self) -> u64 {
-        self.0.iter().map(|&(kind, _)| kind.gas_limit()).max().expect("a mix is never empty")
     }
 
     fn kind(&self, draw: u64) -> Kind {
@@ -170,6 +181,7 @@ pub struct Chain {
     pub chain_id: u64,
     pub max_fee_per_gas_wei: u128,
     pub tip_wei: u128,
+    pub gas_limits: GasLimits,
     /// Next nonce of each account.
     pub nonces: Vec<u64>,
     pub token: Address,
@@ -298,7 +310,7 @@ impl Context<'_> {
             nonce: self.chain.nonces[place.account] + place.nonce_offset,
             max_priority_fee_per_gas_wei: self.chain.tip_wei,
             max_fee_per_gas_wei: self.chain.max_fee_per_gas_wei,
-            gas_limit: kind.gas_limit(),
+            gas_limit: self.chain.gas_limits.of(kind),
             to: Some(to),
             value_wei,
             input,

@@ -22,6 +22,7 @@ fn prepare_plan(plan: &Plan) -> (Prepared, Vec<Account>) {
         chain_id: 61972,
         max_fee_per_gas_wei: 1_000,
         tip_wei: 1,
+        gas_limits: GasLimits::default(),
         nonces: (0..plan.account_count as u64).collect(),
         token: Address::repeat_byte(1),
         storage: Address::repeat_byte(2),
@@ -107,7 +108,7 @@ fn mixes_have_their_shares() {
             2 * usize::from(tx.to() == Some(Address::repeat_byte(2)))
         };
         counts[kind] += 1;
-        assert_eq!(tx.gas_limit(), Kind::ALL[kind].gas_limit());
+        assert_eq!(tx.gas_limit(), GasLimits::default().of(Kind::ALL[kind]));
     }
     // Three standard deviations of 2,000 draws are 61, 54 and 40.
     assert!(
