@@ -1,9 +1,10 @@
 //! One run from start to end: job → report.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use alloy_primitives::Address;
+use alloy_primitives::{Address, B256};
 
 use crate::cli::{CommonArgs, RunArgs};
 use crate::client::Endpoint;
@@ -161,87 +162,100 @@ struct Ready {
     prepared: Prepared,
 }
 
+/// What the measured part left behind.
+struct Measured {
+    started: SystemTime,
+    result: EngineResult,
+    arrivals: Vec<(Tier, String, Arrivals)>,
+    not_offered: Vec<(Tier, NotOffered)>,
+    cpu_ns: u64,
+    server: Option<Server>,
+}
+
 /// Runs a job to its end.
 pub fn execute(job: &Job<'_>) -> Result<Finished> {
     let mut ready = make_ready(job)?;
     let hashes = Arc::new(std::mem::take(&mut ready.prepared.hashes));
-    let loads = std::mem::take(&mut ready.prepared.connections);
-    let start = Instant::now() + Duration::from_millis(START_DELAY_MS + loads.len() as u64);
-    let (watches, not_offered) = watch_tiers(job, &ready, &hashes, start)?;
-    let live = Arc::new(Live::default());
-    let config = engine_config(job, &ready, start)?;
-    let thread_count = config.thread_count as u64;
-    let unreachable = |cause| Error::Connect { url: job.common.url.clone(), cause };
-    let engine = Engine::build(&config, loads, Arc::clone(&hashes), &live).map_err(unreachable)?;
-    let progress = (!job.common.no_progress).then(|| Progress::start(Arc::clone(&live), hashes.len() as u64));
-    let usage_before = job.common.server_pid.map(ProcessUsage::read).transpose()?;
-    let (cpu_before_ns, started) =
-        (process_cpu_ns(), SystemTime::now() + start.saturating_duration_since(Instant::now()));
-    let result = engine.run().map_err(unreachable)?;
-    let cpu_ns = process_cpu_ns() - cpu_before_ns;
-    let usage_after = job.common.server_pid.map(ProcessUsage::read).transpose()?;
-    if let Some(progress) = progress {
-        progress.finish();
-    }
-    let counts = report::count(&result);
-    settle(job, &watches, counts.accepted);
-    let usage_settled = job.common.server_pid.map(ProcessUsage::read).transpose()?;
-    let arrivals: Vec<(Tier, String, Arrivals)> =
-        watches.into_iter().map(|watch| (watch.tier, watch.source.clone(), watch.finish())).collect();
+    let measured = measure(job, &mut ready, &hashes)?;
     let verification = match job.verify_wait {
         Some(wait) => {
-            let (open, sealed) = open_transactions(&result, &arrivals, &hashes);
+            let (open, sealed) = open_transactions(&measured.result, &measured.arrivals, &hashes);
             Some(verify::verify(&mut ready.client, open, sealed, wait)?)
         }
         None => None,
     };
     let base_fee_after_wei = setup::base_fee_wei(&mut ready.client)?;
+    let hdr_log = if job.with_hdr_log { Some(render_hdr_log(&measured)?) } else { None };
+    let mut report = build_report(job, &ready, measured, base_fee_after_wei);
+    report.verification = verification;
+    Ok(Finished { report, hdr_log })
+}
+
+/// The part between set-up and report: from the start of the clock until every tier is complete.
+fn measure(job: &Job<'_>, ready: &mut Ready, hashes: &Arc<Vec<B256>>) -> Result<Measured> {
+    let loads = std::mem::take(&mut ready.prepared.connections);
+    let start = Instant::now() + Duration::from_millis(START_DELAY_MS + loads.len() as u64);
+    let (watches, not_offered) = watch_tiers(job, ready, hashes, start)?;
+    let live = Arc::new(Live::default());
+    let config = engine_config(job, ready, start)?;
+    let unreachable = |cause| Error::Connect { url: job.common.url.clone(), cause };
+    let engine = Engine::build(&config, loads, Arc::clone(hashes), &live).map_err(unreachable)?;
+    let progress = (!job.common.no_progress).then(|| Progress::start(Arc::clone(&live), hashes.len() as u64));
+    let usage = || job.common.server_pid.map(ProcessUsage::read).transpose();
+    let usage_before = usage()?;
+    let (cpu_before_ns, started) =
+        (process_cpu_ns(), SystemTime::now() + start.saturating_duration_since(Instant::now()));
+    let result = engine.run().map_err(|error| Error::Setup(format!("a sending thread failed: {error}")))?;
+    let cpu_ns = process_cpu_ns() - cpu_before_ns;
+    let usage_after = usage()?;
+    if let Some(progress) = progress {
+        progress.finish();
+    }
+    let accepted = report::count(&result).accepted;
+    settle(job, &watches, accepted);
+    let server = usage_before
+        .zip(usage_after)
+        .zip(usage()?)
+        .map(|((before, after), settled)| Server::new(after.since(&before), settled.since(&before), accepted));
+    let arrivals = watches.into_iter().map(|watch| (watch.tier, watch.source.clone(), watch.finish())).collect();
+    Ok(Measured { started, result, arrivals, not_offered, cpu_ns, server })
+}
+
+fn build_report(job: &Job<'_>, ready: &Ready, measured: Measured, base_fee_after_wei: u128) -> Report {
+    let Measured { started, result, arrivals, not_offered, cpu_ns, server } = measured;
+    let counts = report::count(&result);
     let sent = counts.sent.max(1);
     let lag_limit_ns = report::lag_limit_ns(job.pace, job.common.batch);
     let wall_s = result.end_ns as f64 / 1e9;
-    let hdr_log = if job.with_hdr_log { Some(render_hdr_log(started, &result, &arrivals)?) } else { None };
-    let report = Report {
+    let rate = |count: u64| count as f64 / wall_s.max(1e-9);
+    let (node, chain) = (&ready.node, &ready.chain);
+    Report {
         format: report::FORMAT,
         loadgen_version: env!("CARGO_PKG_VERSION").to_owned(),
         command: job.command.clone(),
         started_unix_ms: started.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64),
         machine: process::machine(),
-        node: NodeReport {
-            url: job.common.url.clone(),
-            client: ready.node.client.clone(),
-            chain_id: ready.node.chain_id,
-        },
+        node: NodeReport { url: job.common.url.clone(), client: node.client.clone(), chain_id: node.chain_id },
         load: load_report(job, &ready.plan),
         counts,
-        rejections: result.rejections.0.clone(),
-        transport_errors: result.transport_errors.0.clone(),
         tiers: tier_reports(&result, &arrivals, not_offered),
-        rates: Rates {
-            wall_s,
-            sent_per_s: counts.sent as f64 / wall_s.max(1e-9),
-            accepted_per_s: counts.accepted as f64 / wall_s.max(1e-9),
-        },
+        rates: Rates { wall_s, sent_per_s: rate(counts.sent), accepted_per_s: rate(counts.accepted) },
         generator: Generator {
             cpu_ns_per_transaction: cpu_ns / sent,
             sender_cpu_ns_per_transaction: result.sender_cpu_ns / sent,
-            sender_threads: thread_count,
+            sender_threads: (job.common.threads).min(ready.plan.connection_count as u64),
+            sender_turns_per_transaction: result.loop_turns as f64 / sent as f64,
             lag: Latency::of(&result.lag),
             lag_limit_ns,
             valid: result.lag.is_empty() || result.lag.value_at_quantile(0.99) <= lag_limit_ns,
         },
-        server: usage_before.zip(usage_after).zip(usage_settled).map(|((before, after), settled)| {
-            Server::new(after.since(&before), settled.since(&before), counts.accepted)
-        }),
-        fees: FeeReport::new(
-            ready.node.base_fee_wei,
-            base_fee_after_wei,
-            ready.chain.max_fee_per_gas_wei,
-            ready.chain.tip_wei,
-        ),
+        server,
+        fees: FeeReport::new(node.base_fee_wei, base_fee_after_wei, chain.max_fee_per_gas_wei, chain.tip_wei),
+        rejections: result.rejections.0,
+        transport_errors: result.transport_errors.0,
         asserts: Vec::new(),
-        verification,
-    };
-    Ok(Finished { report, hdr_log })
+        verification: None,
+    }
 }
 
 fn make_ready(job: &Job<'_>) -> Result<Ready> {
@@ -261,7 +275,7 @@ fn make_ready(job: &Job<'_>) -> Result<Ready> {
 
 type Watched = (Vec<Watch>, Vec<(Tier, NotOffered)>);
 
-fn watch_tiers(job: &Job<'_>, ready: &Ready, hashes: &[alloy_primitives::B256], start: Instant) -> Result<Watched> {
+fn watch_tiers(job: &Job<'_>, ready: &Ready, hashes: &[B256], start: Instant) -> Result<Watched> {
     let common = job.common;
     let websocket = common.ws_url.clone().unwrap_or_else(|| common.url.replacen("http://", "ws://", 1));
     let websocket = Endpoint::parse(&websocket, "ws")?;
@@ -316,13 +330,13 @@ fn tier_reports(
     result: &EngineResult,
     arrivals: &[(Tier, String, Arrivals)],
     not_offered: Vec<(Tier, NotOffered)>,
-) -> std::collections::BTreeMap<Tier, TierReport> {
+) -> BTreeMap<Tier, TierReport> {
     let measured = |source: String, arrived_ns: &dyn Fn(usize) -> u64, problem: Option<String>| {
         let (histogram, missing) = report::tier_histogram(&result.transactions, arrived_ns);
         TierReport::Measured { source, latency: Latency::of(&histogram), missing, problem }
     };
     let replied = |index: usize| result.transactions[index].history.answered_ns;
-    let mut tiers = std::collections::BTreeMap::new();
+    let mut tiers = BTreeMap::new();
     tiers.insert(Tier::Accepted, measured("reply to eth_sendRawTransaction".into(), &replied, None));
     for (tier, source, arrivals) in arrivals {
         let arrived = |index: usize| arrivals.arrived_ns[index];
@@ -336,8 +350,8 @@ fn tier_reports(
 fn open_transactions(
     result: &EngineResult,
     arrivals: &[(Tier, String, Arrivals)],
-    hashes: &[alloy_primitives::B256],
-) -> (Vec<alloy_primitives::B256>, u64) {
+    hashes: &[B256],
+) -> (Vec<B256>, u64) {
     let sealed = arrivals.iter().find(|(tier, ..)| *tier == Tier::Sealed).map(|(.., arrivals)| &arrivals.arrived_ns);
     let accepted = result.transactions.iter().enumerate().filter(|(_, tx)| tx.outcome == Outcome::Accepted);
     let is_open = |index: usize| sealed.is_none_or(|arrived_ns| arrived_ns[index] == NEVER);
@@ -345,16 +359,13 @@ fn open_transactions(
     (open.into_iter().map(|index| hashes[index]).collect(), seen.len() as u64)
 }
 
-fn render_hdr_log(
-    started: SystemTime,
-    result: &EngineResult,
-    arrivals: &[(Tier, String, Arrivals)],
-) -> Result<Vec<u8>> {
+fn render_hdr_log(measured: &Measured) -> Result<Vec<u8>> {
+    let Measured { started, result, arrivals, .. } = measured;
     let replied: Vec<u64> = result.transactions.iter().map(|tx| tx.history.answered_ns).collect();
     let mut times = vec![TierTimes { tier: Tier::Accepted, arrived_ns: &replied }];
     times
         .extend(arrivals.iter().map(|(tier, _, arrivals)| TierTimes { tier: *tier, arrived_ns: &arrivals.arrived_ns }));
-    hdr_log::render(started, &result.transactions, &times)
+    hdr_log::render(*started, &result.transactions, &times)
 }
 
 fn load_report(job: &Job<'_>, plan: &Plan) -> LoadReport {

@@ -165,6 +165,8 @@ pub struct Generator {
     /// CPU time of the sending threads alone, per transaction sent.
     pub sender_cpu_ns_per_transaction: u64,
     pub sender_threads: u64,
+    /// Wake-ups of the sending threads per transaction sent.
+    pub sender_turns_per_transaction: f64,
     /// How late the generator itself was in noticing that a request was due (open loop).
     pub lag: Latency,
     /// The run is invalid when the p99 of the lag is above this: 1 ms, or a tenth of the mean distance of requests.
@@ -335,6 +337,7 @@ pub mod tests {
                 cpu_ns_per_transaction: 20_000,
                 sender_cpu_ns_per_transaction: 15_000,
                 sender_threads: 1,
+                sender_turns_per_transaction: 1.5,
                 lag: latency(1_000),
                 lag_limit_ns: 1_000_000,
                 valid: true,

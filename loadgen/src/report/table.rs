@@ -47,9 +47,10 @@ fn render_into(out: &mut String, report: &Report) -> std::fmt::Result {
     )?;
     writeln!(
         out,
-        "generator {:.2} us CPU/tx (sending threads {:.2}), lag p50 {} p99 {} max {}",
+        "generator {:.2} us CPU/tx (sending threads {:.2}), {:.2} turns/tx, lag p50 {} p99 {} max {}",
         us(generator.cpu_ns_per_transaction),
         us(generator.sender_cpu_ns_per_transaction),
+        generator.sender_turns_per_transaction,
         duration(generator.lag.p50_ns),
         duration(generator.lag.p99_ns),
         duration(generator.lag.max_ns)
@@ -68,6 +69,11 @@ fn render_into(out: &mut String, report: &Report) -> std::fmt::Result {
     if let Some(verification) = &report.verification {
         writeln!(out, "{verification}")?;
     }
+    render_verdicts(out, report)
+}
+
+fn render_verdicts(out: &mut String, report: &Report) -> std::fmt::Result {
+    let generator = &report.generator;
     if !generator.valid {
         writeln!(
             out,
