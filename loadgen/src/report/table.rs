@@ -77,7 +77,8 @@ fn render_verdicts(out: &mut String, report: &Report) -> std::fmt::Result {
     if !generator.valid {
         writeln!(
             out,
-            "INVALID: the generator itself was late: p99 of its lag is {}, the limit {}; its numbers say little about the node",
+            "INVALID: the generator itself was late: p99 of its lag is {}, the limit {}; its numbers say little about the node. \
+             Give it a core (--pin, taskset for the node), or run it as: chrt -f 50 loadgen ...",
             duration(generator.lag.p99_ns),
             duration(generator.lag_limit_ns)
         )?;
