@@ -17,9 +17,10 @@ use crate::error::{Error, Result};
 const STATUS_METHOD: &str = "sequencer_getTransactionStatus";
 const RECEIPT_METHOD: &str = "eth_getTransactionReceipt";
 
-/// States in which a transaction is still on its way, or in which the node does not know it. Every other state is an end.
-const OPEN_STATES: [&str; 9] =
-    ["unknown", "pending", "queued", "ready", "accepted", "waiting", "placed", "preconfirmed", "null"];
+/// States in which the history of a transaction has ended: in a block, or given up with a reason. Every other state,
+/// known or not, is none: a state that this list lacks fails the check instead of hiding a loss.
+const END_STATES: [&str; 10] =
+    ["sealed", "posted", "safe", "finalized", "replaced", "dropped", "invalidated", "rejected", "expired", "evicted"];
 
 /// Pause between rounds of questions.
 const ROUND_MS: u64 = 250;
@@ -68,11 +69,11 @@ pub fn verify(client: &mut RpcClient, mut open: Vec<B256>, sealed: u64, wait: Du
         let mut still_open = Vec::new();
         let mut still_states = Vec::new();
         for (hash, state) in open.into_iter().zip(last_states) {
-            if OPEN_STATES.contains(&state.as_str()) {
+            if END_STATES.contains(&state.as_str()) {
+                *states.entry(state).or_insert(0) += 1;
+            } else {
                 still_open.push(hash);
                 still_states.push(state);
-            } else {
-                *states.entry(state).or_insert(0) += 1;
             }
         }
         (open, last_states) = (still_open, still_states);
@@ -112,9 +113,9 @@ fn state_of(method: &'static str, value: &Value) -> Result<String> {
     }
     let state = match method {
         RECEIPT_METHOD => Some(if value["blockNumber"].is_string() { "sealed" } else { "pending" }),
-        _ => value["state"].as_str(),
+        _ => value["status"].as_str().or_else(|| value["state"].as_str()),
     };
-    let unexpected = || Error::Reply { method: method.to_owned(), detail: format!("no \"state\" in {value}") };
+    let unexpected = || Error::Reply { method: method.to_owned(), detail: format!("no \"status\" in {value}") };
     state.map(str::to_lowercase).ok_or_else(unexpected)
 }
 
@@ -125,13 +126,14 @@ mod tests {
     #[track_caller]
     fn check(method: &'static str, value: Value, expected: Option<(&str, bool)>) {
         let state = state_of(method, &value).ok();
-        let seen = state.as_deref().map(|state| (state, !OPEN_STATES.contains(&state)));
+        let seen = state.as_deref().map(|state| (state, END_STATES.contains(&state)));
         assert_eq!(seen, expected, "{value}");
     }
 
     #[test]
     fn states() {
-        check(STATUS_METHOD, json!({"state": "sealed"}), Some(("sealed", true)));
+        check(STATUS_METHOD, json!({"status": "sealed"}), Some(("sealed", true)));
+        check(STATUS_METHOD, json!({"status": "conditional"}), Some(("conditional", false)));
         check(STATUS_METHOD, json!({"state": "Finalized"}), Some(("finalized", true)));
         check(STATUS_METHOD, json!({"state": "replaced", "reason": "by 0x1"}), Some(("replaced", true)));
         check(STATUS_METHOD, json!({"state": "preconfirmed"}), Some(("preconfirmed", false)));

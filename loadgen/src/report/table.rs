@@ -45,16 +45,24 @@ fn render_into(out: &mut String, report: &Report) -> std::fmt::Result {
         "rate {:.0} accepted/s, {:.0} sent/s over {:.3} s",
         rates.accepted_per_s, rates.sent_per_s, rates.wall_s
     )?;
-    writeln!(
+    write!(
         out,
-        "generator {:.2} us CPU/tx (sending threads {:.2}), {:.2} turns/tx, lag p50 {} p99 {} max {}",
+        "generator {:.2} us CPU/tx (sending threads {:.2}), {:.2} turns/tx",
         us(generator.cpu_ns_per_transaction),
         us(generator.sender_cpu_ns_per_transaction),
-        generator.sender_turns_per_transaction,
-        duration(generator.lag.p50_ns),
-        duration(generator.lag.p99_ns),
-        duration(generator.lag.max_ns)
+        generator.sender_turns_per_transaction
     )?;
+    let lag = &generator.lag;
+    match lag.count {
+        0 => writeln!(out)?,
+        _ => writeln!(
+            out,
+            ", lag p50 {} p99 {} max {}",
+            duration(lag.p50_ns),
+            duration(lag.p99_ns),
+            duration(lag.max_ns)
+        )?,
+    }
     if let Some(server) = &report.server {
         writeln!(
             out,
