@@ -25,6 +25,8 @@ pub const TX_GAS_MAX: u64 = 16_777_216;
 pub const BLOCK_LOGS_MAX: usize = 1_048_576;
 /// LOG0 costs 375 gas.
 pub const TX_LOGS_MAX: usize = (TX_GAS_MAX / 375) as usize;
+/// Bytes of a block's logs and codes after which it closes: a byte of log data costs 8 gas, so the gas limit alone would allow gigabytes.
+pub const BLOCK_PAYLOAD_BYTES_MAX: u64 = 64 * 1_048_576;
 /// A block closes before its changes exceed this: 4 M entries of about 110 bytes.
 pub const BLOCK_DIFFS_MAX: usize = 4_194_304;
 /// A warm SSTORE costs 100 gas, but a slot changes at most once per transaction in the diff; a cold slot costs 2,100.
@@ -38,6 +40,14 @@ pub const TX_BYTES_MIN: usize = 100;
 
 /// Transactions that one turn of the builder's loop executes before it looks at its rings again: about 0.3 ms of transfers.
 pub const EXECUTIONS_PER_TURN: usize = 256;
+/// Gas after which a turn of the builder's loop ends whatever its count: about 3 ms of heavy contract calls.
+pub const GAS_PER_TURN: u64 = 10_000_000;
+/// How often waiting conditional transactions are offered again while no block is open.
+pub const CONDITIONS_RETRY_NS: u64 = 250_000_000;
+/// Executions that may pay the coinbase less than declared before a conditional transaction is ended.
+pub const UNPAID_EXECUTIONS_MAX: u32 = 3;
+/// Gas limits of such executions in one block; nobody pays for them.
+pub const UNPAID_GAS_PER_BLOCK: u64 = 30_000_000;
 /// Messages taken from one shard in one turn of the builder's loop: about 0.2 ms of admissions.
 pub const MESSAGES_PER_TURN_AND_SHARD: usize = 256;
 /// Pool entries whose lifetime is checked in one turn.
@@ -51,8 +61,8 @@ pub const FOLLOW_WAKE_COUNT: u32 = 512;
 
 /// Sealed blocks kept in memory for reads, as many as the state retains roots.
 pub const RECENT_BLOCKS_MAX: usize = 128;
-/// Encoded bytes of the blocks kept in memory.
-pub const RECENT_BLOCKS_BYTES_MAX: u64 = 64 * 1_048_576;
+/// Memory of the blocks kept for reads: transactions, logs, changes and codes.
+pub const RECENT_BLOCKS_BYTES_MAX: u64 = 256 * 1_048_576;
 
 /// Requests of one shard that the builder has not answered: the slots of its reply ring.
 pub const IN_FLIGHT_PER_SHARD_MAX: usize = 32_768;
@@ -74,8 +84,8 @@ pub const DRAIN_NS_MAX: u64 = 5_000_000_000;
 pub const QUERIES_PER_SHARD_MAX: usize = 1_024;
 /// Heavy reads queued in the process. On full: `Reject`.
 pub const QUERY_QUEUE_SLOTS: usize = 4_096;
-/// Slab bytes reserved for each byte of pooled transactions: a chunk may be four times its content (size classes).
-pub const SLAB_BYTES_PER_POOL_BYTE: usize = 4;
+/// Slab bytes reserved for each byte of pooled transactions: a chunk of the largest class may be 4.5 times its content.
+pub const SLAB_BYTES_PER_POOL_BYTE: usize = 5;
 /// Slab bytes of a shard for transactions between socket and pool. Reserved address space, used only as needed.
 pub const SLAB_BYTES_IN_FLIGHT: usize = 64 * 1_048_576;
 /// How often appended blocks are synced in the background.

@@ -186,6 +186,8 @@ pub enum StateMessage {
 /// One ring slot of `builder_chain`.
 pub enum ChainMessage {
     Sealed(Arc<SealedBlock>),
+    /// A block that readers in memory no longer need: dropped here, not on the builder core.
+    Forget(Arc<SealedBlock>),
     Ended {
         hash: B256,
         accepted_unix_ns: u64,

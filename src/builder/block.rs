@@ -134,6 +134,8 @@ pub struct SealedBlock {
     pub requests: Vec<Bytes>,
     /// Length of the block's RLP in bytes.
     pub size_bytes: u64,
+    /// Memory that `block` holds, about.
+    pub held_bytes: u64,
     pub state: Snapshot,
     /// Durable before anyone outside is shown this block.
     pub sequence: Sequence,

@@ -4,6 +4,8 @@
 //! `topology.rs`. Executes continuously: what is ready now is executed now and its place is fixed. Deliberately absent: threads, clocks,
 //! sockets, files.
 
+mod reads;
+
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
@@ -19,12 +21,9 @@ use crate::builder::sealing::ClosedBlock;
 use crate::builder::world::{World, WorldAccount, WorldError};
 use crate::limits;
 use crate::mempool::{
-    AccountView, Deferral, EndState, GasNeeds, Invalid, Mempool, Readiness, Reject, Removed, Submission, TxId, Verdict,
+    AccountView, Deferral, EndState, GasNeeds, Invalid, Mempool, Reject, Removed, Submission, TxId, Verdict,
 };
-use crate::messages::{
-    BuilderAnswer, BuilderRead, BuilderReply, ChainMessage, IngressMessage, LiveStatus, PooledTx, Refusal, Submit,
-    SubmitWait,
-};
+use crate::messages::{BuilderReply, ChainMessage, IngressMessage, Refusal, Submit, SubmitWait};
 use crate::primitives::{Address, B256, Bytes, Fork, ReplyToken, Sequence, ShardId};
 use crate::runtime::slab::{SlabReader, TxHandle};
 
@@ -74,6 +73,8 @@ pub struct Payload {
     /// Who waits for the preconfirmed receipt.
     waiter: Option<ReplyToken>,
     accepted_unix_ns: u64,
+    /// Executions that paid the coinbase less than its conditions declare.
+    unpaid_count: u32,
 }
 
 /// What the driver does after a turn.
@@ -92,8 +93,10 @@ pub enum NextTurn {
 struct Filling {
     filler: BlockFiller,
     deferral_count: u32,
-    /// Monotonic; set by the first placement.
-    deadline_ns: Option<u64>,
+    /// Gas limits of executions that were dropped because they paid the coinbase too little (ERC-7796).
+    unpaid_gas: u64,
+    /// Monotonic.
+    deadline_ns: u64,
 }
 
 enum Phase {
@@ -121,6 +124,11 @@ pub struct Core {
     last_opened_ns: u64,
     /// Monotonic deadline of the drain.
     drain_until_ns: Option<u64>,
+    abandoned_count: u64,
+    /// Monotonic time at which waiting conditional transactions are offered again while no block is open.
+    conditions_retry_ns: u64,
+    /// Gas of everything executed so far, dropped executions included.
+    gas_executed: u64,
 }
 
 impl Core {
@@ -150,6 +158,9 @@ impl Core {
             removed: Vec::with_capacity(64),
             last_opened_ns: now.monotonic_ns,
             drain_until_ns: None,
+            abandoned_count: 0,
+            conditions_retry_ns: 0,
+            gas_executed: 0,
         };
         core.pool.set_base_fee(u128::from(core.next_base_fee_wei()));
         core
@@ -211,13 +222,13 @@ impl Core {
         self.parent = Arc::clone(&sealed);
         self.phase = Phase::Idle;
         self.placed_index.clear();
-        self.remember(Arc::clone(&sealed));
         self.pool.set_base_fee(u128::from(self.next_base_fee_wei()));
         self.pool.set_block_gas_limit(next_gas_limit(sealed.header.gas_limit, self.settings.gas_limit_target));
         self.pool.retry_deferred(Deferral::NextBlock, u32::MAX);
         self.pool.retry_deferred(Deferral::Condition, limits::CONDITIONAL_RETRIES_PER_BLOCK);
+        effects.chain(ChainMessage::Sealed(Arc::clone(&sealed)));
+        self.remember(sealed, effects);
         effects.publish(self.heads());
-        effects.chain(ChainMessage::Sealed(sealed));
     }
 
     /// Stops admission; what is ready is still placed until `until_ns`, then the open block closes.
@@ -234,17 +245,20 @@ impl Core {
         match self.phase {
             Phase::Sealing(_) => return Ok(NextTurn::OnMessage),
             Phase::Idle => {
-                let drained =
-                    self.drain_until_ns.is_some_and(|until| now.monotonic_ns >= until || self.pool.best().is_none());
-                if drained {
+                self.executor.world().trim();
+                self.retry_conditions_if_due(now);
+                let has_work = self.settings.execute && self.best_fits_next_block(now, effects)?;
+                if self.drain_until_ns.is_some_and(|until_ns| now.monotonic_ns >= until_ns || !has_work) {
+                    self.end_everything(now, effects);
                     return Ok(NextTurn::Drained);
                 }
-                if let Some(next) = self.open_if_due(now, effects)? {
+                if let Some(next) = self.open_if_due(has_work, now, effects)? {
                     return Ok(next);
                 }
             }
             Phase::Filling(_) => {}
         }
+        let gas_start = self.gas_executed;
         for _ in 0..limits::EXECUTIONS_PER_TURN {
             match self.place_best(now, effects)? {
                 Step::Placed => {}
@@ -254,8 +268,27 @@ impl Core {
                     return Ok(NextTurn::OnMessage);
                 }
             }
+            if self.gas_executed - gas_start >= limits::GAS_PER_TURN {
+                break;
+            }
         }
         self.close_if_due(now, effects)
+    }
+
+    /// How many transactions were still in the pool when the core was drained; they have an end state that says so.
+    #[must_use]
+    pub fn abandoned_count(&self) -> u64 {
+        self.abandoned_count
+    }
+
+    /// Ends what is left in the pool: the process stops, and without a journal nothing of it survives.
+    fn end_everything(&mut self, now: Now, effects: &mut impl Effects) {
+        let ids: Vec<TxId> = self.pool.iter().map(|pooled| pooled.id).collect();
+        self.abandoned_count = ids.len() as u64;
+        for id in ids {
+            self.pool.invalid(id, Invalid::Stopped, now.monotonic_ns, &mut self.removed);
+        }
+        self.settle_removed(now, effects);
     }
 
     fn submit(
@@ -312,10 +345,13 @@ impl Core {
                 shard,
                 waiter: (wait == SubmitWait::Preconfirmation).then_some(token),
                 accepted_unix_ns: now.unix_ns,
+                unpaid_count: 0,
             },
         };
-        let sealed_nonce = self.sealed_nonce(&sender)?;
-        let account = self.account_view(sender)?;
+        let account = account_view(self.executor.world(), sender)?;
+        // Only a nonce that is used up needs to be told apart: used in the open block, or before it.
+        let is_used_up = submission.fields.nonce < account.nonce;
+        let sealed_nonce = if is_used_up { self.executor.world().sealed_account(&sender)?.nonce } else { 0 };
         let admitted = self.pool.admit(submission, &account, sealed_nonce, now.monotonic_ns, &mut self.removed);
         match admitted {
             Ok(_) => {
@@ -362,14 +398,51 @@ impl Core {
 
     // ---- the block --------------------------------------------------------------------------------------------------------------
 
+    /// Offers waiting conditional transactions again while no block is open: time alone may have met their conditions.
+    fn retry_conditions_if_due(&mut self, now: Now) {
+        if self.pool.counts().conditional > 0 && now.monotonic_ns >= self.conditions_retry_ns {
+            self.pool.retry_deferred(Deferral::Condition, limits::CONDITIONAL_RETRIES_PER_BLOCK);
+            self.conditions_retry_ns = now.monotonic_ns + limits::CONDITIONS_RETRY_NS;
+        }
+    }
+
+    /// Whether the best transaction could be placed in the block that would be opened now; what could not is set aside or ended, so
+    /// that no block is opened for it.
+    fn best_fits_next_block(&mut self, now: Now, effects: &mut impl Effects) -> Result<bool, WorldError> {
+        let block_gas_limit = next_gas_limit(self.parent.header.gas_limit, self.settings.gas_limit_target);
+        while let Some(best) = self.pool.best() {
+            let (id, tx_gas_limit) = (best.id, best.submission.fields.gas_limit);
+            if tx_gas_limit > block_gas_limit {
+                let reason = Invalid::GasAboveBlock { tx: tx_gas_limit, block: block_gas_limit };
+                self.pool.invalid(id, reason, now.monotonic_ns, &mut self.removed);
+                self.settle_removed(now, effects);
+            } else if best.submission.conditions.is_none() || self.conditions_hold(id, now)? {
+                return Ok(true);
+            } else {
+                self.settle_removed(now, effects);
+            }
+        }
+        Ok(false)
+    }
+
     /// Opens a block when there is something to place or the empty-block timer is over; otherwise says when to look again.
-    fn open_if_due(&mut self, now: Now, effects: &mut impl Effects) -> Result<Option<NextTurn>, ExecutionError> {
-        let has_work = self.settings.execute && self.pool.best().is_some();
+    fn open_if_due(
+        &mut self,
+        has_work: bool,
+        now: Now,
+        effects: &mut impl Effects,
+    ) -> Result<Option<NextTurn>, ExecutionError> {
         let empty_due_ns =
             (self.settings.empty_interval_ns > 0).then(|| self.last_opened_ns + self.settings.empty_interval_ns);
-        let is_empty_due = empty_due_ns.is_some_and(|due| now.monotonic_ns >= due);
+        let is_empty_due = empty_due_ns.is_some_and(|due_ns| now.monotonic_ns >= due_ns);
         if !has_work && !is_empty_due {
-            return Ok(Some(empty_due_ns.map_or(NextTurn::OnMessage, NextTurn::At)));
+            let retry_ns = (self.pool.counts().conditional > 0).then_some(self.conditions_retry_ns);
+            let next_ns = empty_due_ns.into_iter().chain(retry_ns).min();
+            return Ok(Some(next_ns.map_or(NextTurn::OnMessage, NextTurn::At)));
+        }
+        if effects.chain_room() < limits::CHAIN_RING_RESERVE / 2 {
+            // So many blocks wait for the disk that memory must not grow further.
+            return Ok(Some(NextTurn::At(now.monotonic_ns + limits::PARK_NS_MAX)));
         }
         match next_timestamp(self.parent.header.timestamp, now.unix_ns, self.settings.timestamp_lead_s) {
             Err(wait_until_unix_ns) => {
@@ -377,16 +450,20 @@ impl Core {
                 Ok(Some(NextTurn::At(now.monotonic_ns + wait_ns)))
             }
             Ok(timestamp) => {
-                self.open(timestamp, now, effects)?;
-                if !has_work && let Phase::Filling(filling) = &mut self.phase {
-                    filling.deadline_ns = Some(now.monotonic_ns);
-                }
+                let open_for_ns = if has_work { self.settings.interval_ns } else { 0 };
+                self.open(timestamp, now.monotonic_ns + open_for_ns, now, effects)?;
                 Ok(None)
             }
         }
     }
 
-    fn open(&mut self, timestamp: u64, now: Now, effects: &mut impl Effects) -> Result<(), ExecutionError> {
+    fn open(
+        &mut self,
+        timestamp: u64,
+        deadline_ns: u64,
+        now: Now,
+        effects: &mut impl Effects,
+    ) -> Result<(), ExecutionError> {
         let parent = &self.parent.header;
         let context = BlockContext {
             number: parent.number + 1,
@@ -404,7 +481,7 @@ impl Core {
         self.sequence.0 += 1;
         self.last_opened_ns = now.monotonic_ns;
         effects.open(Arc::clone(filler.block()));
-        self.phase = Phase::Filling(Filling { filler, deferral_count: 0, deadline_ns: None });
+        self.phase = Phase::Filling(Filling { filler, deferral_count: 0, unpaid_gas: 0, deadline_ns });
         effects.publish(self.heads());
         Ok(())
     }
@@ -419,6 +496,14 @@ impl Core {
         let id = best.id;
         match filling.filler.room_for(&best.submission.fields, best.submission.encoded_bytes as usize) {
             Room::Fits => {}
+            Room::NotThisOne if filling.filler.tx_count() == 0 => {
+                let tx_gas_limit = best.submission.fields.gas_limit;
+                let reason =
+                    Invalid::GasAboveBlock { tx: tx_gas_limit, block: filling.filler.block().context.gas_limit };
+                self.pool.invalid(id, reason, now.monotonic_ns, &mut self.removed);
+                self.settle_removed(now, effects);
+                return Ok(Step::Placed);
+            }
             Room::NotThisOne if filling.deferral_count < limits::DEFERRALS_PER_BLOCK => {
                 filling.deferral_count += 1;
                 self.pool.defer(id, Deferral::NextBlock);
@@ -426,9 +511,16 @@ impl Core {
             }
             Room::NotThisOne | Room::None => return Ok(Step::Full),
         }
-        if best.submission.conditions.is_some() && !self.conditions_hold(id, now)? {
-            self.settle_removed(now, effects);
-            return Ok(Step::Placed);
+        let has_unpaid_budget = filling.unpaid_gas < limits::UNPAID_GAS_PER_BLOCK;
+        if let Some(conditions) = &best.submission.conditions {
+            if conditions.pays_coinbase_wei.is_some() && !has_unpaid_budget {
+                self.pool.defer(id, Deferral::Condition);
+                return Ok(Step::Placed);
+            }
+            if !self.conditions_hold(id, now)? {
+                self.settle_removed(now, effects);
+                return Ok(Step::Placed);
+            }
         }
         self.place(id, now, effects)
     }
@@ -460,10 +552,15 @@ impl Core {
             }),
         };
         match placed {
-            Ok(None) => self.pool.defer(id, Deferral::Condition),
+            Ok(None) => {
+                let tx_gas_limit = tx.fields.gas_limit;
+                filling.unpaid_gas += tx_gas_limit;
+                self.gas_executed += tx_gas_limit;
+                self.set_unpaid_aside(id, placement.hash, now);
+            }
             Ok(Some(index)) => {
                 self.sequence = placement.sequence;
-                filling.deadline_ns.get_or_insert(now.monotonic_ns + self.settings.interval_ns);
+                self.gas_executed += filling.filler.last_gas_used();
                 self.placed_index.insert(placement.hash, index);
                 if let Some(token) = payload.waiter {
                     let block = Arc::clone(filling.filler.block());
@@ -483,10 +580,22 @@ impl Core {
         Ok(Step::Placed)
     }
 
+    /// What happens to a conditional transaction that was executed and paid less than it declared: a few more tries, then its end, for
+    /// nobody pays for the tries.
+    fn set_unpaid_aside(&mut self, id: TxId, hash: B256, now: Now) {
+        let Some(payload) = self.pool.payload_mut(&hash) else { return };
+        payload.unpaid_count += 1;
+        if payload.unpaid_count < limits::UNPAID_EXECUTIONS_MAX {
+            self.pool.defer(id, Deferral::Condition);
+        } else {
+            let reason = Invalid::Execution("paid the coinbase less than paysCoinbase, each time it was tried");
+            self.pool.invalid(id, reason, now.monotonic_ns, &mut self.removed);
+        }
+    }
+
     /// Whether a conditional transaction may take its place now; one that may never is ended, one that may later is set aside.
     fn conditions_hold(&mut self, id: TxId, now: Now) -> Result<bool, WorldError> {
-        let Phase::Filling(filling) = &self.phase else { return Ok(false) };
-        let (number, timestamp) = place_of(filling.filler.block());
+        let (number, timestamp) = self.next_place(now);
         let Some(pooled) = self.pool.get_by_id(id) else { return Ok(false) };
         let Some(conditions) = pooled.submission.conditions.as_deref() else { return Ok(true) };
         match conditions::evaluate(conditions, self.executor.world(), number, timestamp)? {
@@ -528,14 +637,11 @@ impl Core {
         let Phase::Filling(filling) = &self.phase else { return Ok(NextTurn::OnMessage) };
         let has_more = self.settings.execute && self.pool.best().is_some();
         let is_draining = self.drain_until_ns.is_some_and(|until| !has_more || now.monotonic_ns >= until);
-        match filling.deadline_ns {
-            _ if is_draining => self.close(effects)?,
-            Some(deadline_ns) if now.monotonic_ns >= deadline_ns => self.close(effects)?,
-            _ if has_more => return Ok(NextTurn::Now),
-            Some(deadline_ns) => return Ok(NextTurn::At(deadline_ns)),
-            None => {}
+        if is_draining || now.monotonic_ns >= filling.deadline_ns {
+            self.close(effects)?;
+            return Ok(NextTurn::OnMessage);
         }
-        Ok(NextTurn::OnMessage)
+        Ok(if has_more { NextTurn::Now } else { NextTurn::At(filling.deadline_ns) })
     }
 
     fn close(&mut self, effects: &mut impl Effects) -> Result<(), ExecutionError> {
@@ -549,89 +655,21 @@ impl Core {
         Ok(())
     }
 
-    fn remember(&mut self, sealed: Arc<SealedBlock>) {
+    /// Adds to the blocks in memory; those that leave go to the chain thread, which pays for freeing them.
+    fn remember(&mut self, sealed: Arc<SealedBlock>, effects: &mut impl Effects) {
         self.recent.push_back(sealed);
-        let mut bytes: u64 = self.recent.iter().map(|block| block.size_bytes).sum();
+        let mut bytes: u64 = self.recent.iter().map(|block| block.held_bytes).sum();
         while self.recent.len() > limits::RECENT_BLOCKS_MAX
             || (bytes > limits::RECENT_BLOCKS_BYTES_MAX && self.recent.len() > 2)
         {
             let Some(oldest) = self.recent.pop_front() else { break };
-            bytes -= oldest.size_bytes;
+            bytes -= oldest.held_bytes;
+            effects.chain(ChainMessage::Forget(oldest));
         }
     }
 
     fn next_base_fee_wei(&self) -> u64 {
         next_base_fee_wei(&self.parent.header)
-    }
-
-    // ---- reads --------------------------------------------------------------------------------------------------------------------
-
-    fn account_view(&mut self, address: Address) -> Result<AccountView, WorldError> {
-        account_view(self.executor.world(), address)
-    }
-
-    /// The sender's nonce after the last sealed block.
-    fn sealed_nonce(&mut self, address: &Address) -> Result<u64, WorldError> {
-        let world = self.executor.world();
-        let is_dirty = world.is_dirty(address);
-        let account = if is_dirty { world.sealed_account(address)? } else { world.account(*address)? };
-        Ok(account.nonce)
-    }
-
-    fn answer(&mut self, read: BuilderRead) -> Result<BuilderAnswer, WorldError> {
-        Ok(match read {
-            BuilderRead::Account { address } => {
-                let world = self.executor.world();
-                let account = world.peek_account(address)?;
-                let code =
-                    if account.has_code() { world.code(account.code_hash)?.original_bytes() } else { Bytes::new() };
-                BuilderAnswer::Account {
-                    nonce: account.nonce,
-                    pool_nonce: self.pool.pending_nonce(&address).unwrap_or(account.nonce),
-                    balance_wei: account.balance_wei,
-                    code,
-                }
-            }
-            BuilderRead::Slot { address, slot } => BuilderAnswer::Slot(self.executor.world().peek_slot(address, slot)?),
-            BuilderRead::Transaction { hash } => BuilderAnswer::Transaction(self.pool.get(&hash).map(|pooled| {
-                let payload = &pooled.submission.payload;
-                let raw = self.slabs[usize::from(payload.shard.0)].bytes(&payload.handle);
-                PooledTx { raw: Bytes::copy_from_slice(raw), sender: pooled.submission.sender }
-            })),
-            BuilderRead::Status { hash } => BuilderAnswer::Status(self.live_status(&hash)),
-            BuilderRead::PoolStatus => {
-                let counts = self.pool.counts();
-                BuilderAnswer::PoolStatus {
-                    ready_count: u64::from(counts.ready),
-                    queued_count: u64::from(counts.queued),
-                    bytes: counts.bytes,
-                }
-            }
-        })
-    }
-
-    fn live_status(&self, hash: &B256) -> Option<LiveStatus> {
-        if let Some(pooled) = self.pool.get(hash) {
-            let accepted_unix_ns = pooled.submission.payload.accepted_unix_ns;
-            return Some(match pooled.readiness {
-                _ if pooled.submission.conditions.is_some() => LiveStatus::Conditional { accepted_unix_ns },
-                Readiness::Ready => LiveStatus::Ready { accepted_unix_ns },
-                Readiness::Queued => LiveStatus::Queued { accepted_unix_ns },
-            });
-        }
-        let index = *self.placed_index.get(hash)?;
-        let block = match &self.phase {
-            Phase::Filling(filling) => filling.filler.block(),
-            Phase::Sealing(block) => block,
-            Phase::Idle => return None,
-        };
-        let tx = block.transactions.get(index as usize)?;
-        Some(LiveStatus::Placed {
-            block_number: block.context.number,
-            index,
-            accepted_unix_ns: tx.accepted_unix_ns,
-            preconfirmed_unix_ns: tx.preconfirmed_unix_ns,
-        })
     }
 }
 

@@ -4,7 +4,9 @@
 
 use std::sync::Arc;
 
-use crate::builder::block::{BlockContext, OpenBlock, OpenBlockWriter, PlacedTx};
+use alloy_primitives::Log;
+
+use crate::builder::block::{BlockContext, OpenBlock, OpenBlockWriter, PlacedTx, StateDiff};
 use crate::builder::execution::{ExecutableTx, ExecutionError, Executor, Outcome};
 use crate::builder::sealing::ClosedBlock;
 use crate::builder::world::World;
@@ -35,6 +37,9 @@ pub struct BlockFiller {
     block: Arc<OpenBlock>,
     writer: OpenBlockWriter,
     gas_used: u64,
+    last_gas_used: u64,
+    /// Memory of logs and codes; diffs and transactions are counted by their number.
+    payload_bytes: u64,
 }
 
 impl BlockFiller {
@@ -46,7 +51,7 @@ impl BlockFiller {
         let (mut writer, mut block) = OpenBlock::new(context, limits::BLOCK_BODY_BYTES_MAX);
         executor.begin_block(&block.context, |world| append_diffs(world, &mut writer, 0))?;
         block.system_diff_count = writer.diffs.len();
-        Ok(Self { block: Arc::new(block), writer, gas_used: 0 })
+        Ok(Self { block: Arc::new(block), writer, gas_used: 0, last_gas_used: 0, payload_bytes: 0 })
     }
 
     #[must_use]
@@ -59,12 +64,28 @@ impl BlockFiller {
         self.writer.transactions.len()
     }
 
+    /// Gas of the last transaction that was placed.
+    #[must_use]
+    pub fn last_gas_used(&self) -> u64 {
+        self.last_gas_used
+    }
+
+    /// Memory that the block holds, about.
+    #[must_use]
+    pub fn held_bytes(&self) -> u64 {
+        let counted = self.writer.transactions.len() * size_of::<PlacedTx>()
+            + self.writer.diffs.len() * size_of::<StateDiff>()
+            + self.writer.bytes.len();
+        counted as u64 + self.payload_bytes
+    }
+
     #[must_use]
     pub fn room_for(&self, fields: &TxFields, encoded_bytes: usize) -> Room {
         let gas_left = self.block.context.gas_limit - self.gas_used;
         let bytes_left = limits::BLOCK_BODY_BYTES_MAX - self.writer.bytes.len();
         let is_full = gas_left < limits::TX_GAS_MIN
             || bytes_left < limits::TX_BYTES_MIN
+            || self.payload_bytes > limits::BLOCK_PAYLOAD_BYTES_MAX
             || self.writer.logs.len() + limits::TX_LOGS_MAX > limits::BLOCK_LOGS_MAX
             || self.writer.diffs.len() + limits::TX_DIFFS_MAX > limits::BLOCK_DIFFS_MAX;
         if is_full {
@@ -116,8 +137,9 @@ impl BlockFiller {
         let code_count = executor.world().new_codes().len();
         let requests = executor.end_block(self.block.logs.iter())?;
         append_diffs(executor.world(), &mut self.writer, code_count);
+        let held_bytes = self.held_bytes();
         let changes = executor.world().take_changes();
-        Ok(ClosedBlock { block: self.block, changes, requests, sequence })
+        Ok(ClosedBlock { block: self.block, changes, requests, sequence, held_bytes })
     }
 
     fn append(
@@ -136,11 +158,14 @@ impl BlockFiller {
             self.writer.bytes.push(&[&header[..header_bytes], tx.raw]).expect("room_for left space for the item");
         let logs_start = self.writer.logs.len();
         for log in outcome.logs {
+            self.payload_bytes += (size_of::<Log>() + log.topics().len() * 32 + log.data.data.len()) as u64;
             self.writer.logs.push(log);
         }
         let diffs_start = self.writer.diffs.len();
         append_diffs(world, &mut self.writer, code_count);
+        self.payload_bytes += world.new_codes()[code_count..].iter().map(|(_, code)| code.len() as u64).sum::<u64>();
         self.gas_used += outcome.gas_used;
+        self.last_gas_used = outcome.gas_used;
         let base_fee_wei = u128::from(self.block.context.base_fee_per_gas_wei);
         let tip_wei = fields.effective_tip_wei(base_fee_wei).unwrap_or_default();
         let index = self.writer.transactions.push(PlacedTx {

@@ -64,6 +64,7 @@ pub fn genesis_block<S: StateStore<Reader = Snapshot>>(
     let (_writer, block) = OpenBlock::new(context, 0);
     Ok(SealedBlock {
         size_bytes: crate::builder::sealing::block_rlp_bytes(&header, 0),
+        held_bytes: 0,
         header,
         hash,
         block: Arc::new(block),
@@ -98,7 +99,10 @@ pub fn replay<S: StateStore<Reader = Snapshot>>(
         let sealed = replay_block(spec, &stored, &parent, store, &mut executor, &mut sealer)?;
         executor.world().sealed(sealed.state.clone(), number, sealed.hash);
         recent.push(Arc::new(sealed));
-        if recent.len() > limits::RECENT_BLOCKS_MAX {
+        let held_bytes = |list: &[Arc<SealedBlock>]| list.iter().map(|block| block.held_bytes).sum::<u64>();
+        while recent.len() > limits::RECENT_BLOCKS_MAX
+            || (recent.len() > 2 && held_bytes(&recent) > limits::RECENT_BLOCKS_BYTES_MAX)
+        {
             recent.remove(0);
         }
         store.reclaim()?;

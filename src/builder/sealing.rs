@@ -25,6 +25,8 @@ pub struct ClosedBlock {
     pub requests: Vec<Bytes>,
     /// Of the last record that the block depends on.
     pub sequence: Sequence,
+    /// Memory that the block holds, about.
+    pub held_bytes: u64,
 }
 
 /// Follows one open block after the other.
@@ -94,6 +96,7 @@ impl Sealer {
             block: closed.block,
             requests: closed.requests,
             size_bytes,
+            held_bytes: closed.held_bytes,
             state,
             sequence: closed.sequence,
             sealed_unix_ns: now_unix_ns,

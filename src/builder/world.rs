@@ -5,7 +5,7 @@
 //! revm reads through `Database` and writes through `DatabaseCommit`, once per transaction: a slot counts as changed when its value
 //! differs from ours, never by revm's own `is_changed`, whose base moves with every transaction.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use foldhash::fast::RandomState;
 use revm::bytecode::Bytecode;
@@ -76,6 +76,7 @@ pub struct World {
     dirty_accounts: Vec<Address>,
     dirty_slots: Vec<(Address, U256)>,
     new_codes: Vec<(B256, Bytes)>,
+    new_code_hashes: HashSet<B256, RandomState>,
     /// What the last commit changed, in the order in which readers must apply it.
     diffs: Vec<StateDiff>,
     /// Hashes of the last 256 blocks, at `number % 256`.
@@ -94,6 +95,7 @@ impl World {
             dirty_accounts: Vec::with_capacity(limits::WORLD_ACCOUNTS_START),
             dirty_slots: Vec::new(),
             new_codes: Vec::new(),
+            new_code_hashes: HashSet::with_hasher(RandomState::default()),
             diffs: Vec::with_capacity(64),
             block_hashes: Box::new([B256::ZERO; 256]),
         }
@@ -101,9 +103,14 @@ impl World {
 
     /// Names the block that changes belong to from now on. Nothing of an earlier block may be left untaken.
     pub fn begin_block(&mut self, number: u64) {
+        self.block_number = number;
+        self.trim();
+    }
+
+    /// Empties a cache that has grown past its limit. Between blocks only: what the open block changed lives in the caches.
+    pub fn trim(&mut self) {
         assert!(self.dirty_accounts.is_empty());
         assert!(self.dirty_slots.is_empty());
-        self.block_number = number;
         if self.accounts.len() > limits::WORLD_ACCOUNTS_MAX {
             self.accounts.clear();
         }
@@ -241,6 +248,7 @@ impl World {
                 accounts[index].storage.push((key.1, cached.now));
             }
         }
+        self.new_code_hashes.clear();
         StateChanges { accounts, codes: std::mem::take(&mut self.new_codes) }
     }
 
@@ -337,7 +345,7 @@ impl World {
     }
 
     fn add_code(&mut self, hash: B256, code: Bytecode) {
-        if self.codes.contains_key(&hash) && self.new_codes.iter().any(|(known, _)| *known == hash) {
+        if !self.new_code_hashes.insert(hash) {
             return;
         }
         self.new_codes.push((hash, code.original_bytes()));

@@ -9,6 +9,8 @@ use crate::mempool::{EndState as PoolEnd, Invalid};
 use crate::primitives::{B256, Span, U256};
 
 const NS_PER_MS: u64 = 1_000_000;
+/// Capacity that the receipts buffer keeps between blocks.
+const RECEIPTS_KEPT_BYTES: usize = 8 * 1_048_576;
 /// RLP of an empty list.
 const EMPTY_LIST_RLP: [u8; 1] = [0xc0];
 
@@ -28,6 +30,8 @@ pub enum EndReason {
     GasAboveBlock = 6,
     ConditionImpossible = 7,
     Execution = 8,
+    /// The process was told to stop before the transaction's turn came.
+    Stopped = 9,
 }
 
 impl EndReason {
@@ -43,6 +47,7 @@ impl EndReason {
             Self::GasAboveBlock,
             Self::ConditionImpossible,
             Self::Execution,
+            Self::Stopped,
         ]
         .into_iter()
         .find(|reason| *reason as u8 == code)
@@ -60,6 +65,7 @@ impl EndReason {
             Self::GasAboveBlock => "gas limit above the block's",
             Self::ConditionImpossible => "condition can no longer be met",
             Self::Execution => "invalid at its place in the block",
+            Self::Stopped => "the process stopped before its turn came",
         }
     }
 }
@@ -80,6 +86,7 @@ impl Recorder {
         self.header.clear();
         sealed.header.encode(&mut self.header);
         self.receipts.clear();
+        self.receipts.shrink_to(RECEIPTS_KEPT_BYTES);
         self.txs.clear();
         self.statuses.clear();
         for tx in block.transactions.iter() {
@@ -161,6 +168,7 @@ fn stored_end(end: &PoolEnd) -> EndState {
         }
         PoolEnd::Invalidated(Invalid::SenderHasCode { .. }) => dropped(EndReason::SenderHasCode),
         PoolEnd::Invalidated(Invalid::Condition(_)) => dropped(EndReason::ConditionImpossible),
+        PoolEnd::Invalidated(Invalid::Stopped) => dropped(EndReason::Stopped),
         PoolEnd::Invalidated(Invalid::Execution(_)) | PoolEnd::Rejected(_) => dropped(EndReason::Execution),
     }
 }
@@ -171,10 +179,10 @@ mod tests {
 
     #[test]
     fn every_reason_code_reads_back() {
-        for code in 1..=8 {
+        for code in 1..=9 {
             assert_eq!(EndReason::from_code(code).expect("known") as u8, code);
         }
         assert_eq!(EndReason::from_code(0), None);
-        assert_eq!(EndReason::from_code(9), None);
+        assert_eq!(EndReason::from_code(10), None);
     }
 }

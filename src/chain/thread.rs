@@ -28,6 +28,7 @@ pub fn run(
                 writer.append(&record)?;
                 writer.put_statuses(statuses)?;
             }
+            Some(ChainMessage::Forget(block)) => drop(block),
             Some(ChainMessage::Ended { hash, accepted_unix_ns, ended_unix_ns, end }) => {
                 writer.put_status(&ended_record(hash, accepted_unix_ns, ended_unix_ns, &end))?;
             }
