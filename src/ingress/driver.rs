@@ -427,7 +427,8 @@ fn poll_turn(inner: &Rc<RefCell<Inner>>, doorbell: &Doorbell, cx: &mut Context<'
         return Poll::Ready(());
     }
     let is_timer_due = shard.poll_timer(cx).is_ready();
-    let is_busy = is_timer_due || doorbell.poll(cx.waker(), || shard.core.has_work()).is_ready();
+    let has_work = || shard.core.has_work() || (shard.closing_since_ns.is_none() && shard.core.shared().is_closed());
+    let is_busy = is_timer_due || doorbell.poll(cx.waker(), has_work).is_ready();
     if is_busy {
         // Behind the connections that became readable meanwhile.
         cx.waker().wake_by_ref();

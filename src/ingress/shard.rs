@@ -318,7 +318,6 @@ impl ShardCore {
             || is_released()
             || (!self.subscriptions.is_empty()
                 && self.subscriptions.has_news(&desk.shared.heads.load(), desk.durable()))
-            || desk.shared.is_closed()
     }
 
     /// Exchanges the list of connections to look after for an empty one.
@@ -840,3 +839,6 @@ fn key_of(token: ReplyToken) -> ReplyKey {
 fn token_of_key((connection, generation, request, item): ReplyKey) -> ReplyToken {
     ReplyToken { connection, generation, request, item }
 }
+
+#[cfg(test)]
+mod tests;
