@@ -208,46 +208,52 @@ fn listen_error(error: &glommio::GlommioError<()>) -> String {
 
 async fn accept(listener: TcpListener, inner: Rc<RefCell<Inner>>) {
     loop {
-        let mut stream = match listener.accept().await {
-            Ok(stream) => stream,
-            Err(_) => {
-                // Usually no file descriptor is left: some connection must close first.
-                Timer::new(ACCEPT_PAUSE).await;
-                continue;
+        match listener.accept().await {
+            Ok(stream) => {
+                let key = inner.borrow_mut().admit(stream, clock::monotonic_ns());
+                if let Some(key) = key {
+                    let inner = Rc::clone(&inner);
+                    glommio::spawn_local(poll_fn(move |cx| inner.borrow_mut().poll_connection(key, cx))).detach();
+                }
+                // Connections that are there already get their turn between two arrivals.
+                futures_lite::future::yield_now().await;
             }
-        };
-        let mut shard = inner.borrow_mut();
-        let shared = Arc::clone(shard.core.shared());
-        // ORDERING: Relaxed; the count alone matters.
-        let count = shared.connection_count.fetch_add(1, Ordering::Relaxed);
-        if count >= shard.core.settings().http.connections_max as u64 {
-            shared.connection_count.fetch_sub(1, Ordering::Relaxed);
-            // Best effort: the kernel takes so few bytes at once, and nobody waits for them.
-            let _ = Pin::new(&mut stream).poll_write(&mut Context::from_waker(Waker::noop()), TOO_MANY_CONNECTIONS);
-            continue;
+            // Usually no file descriptor is left: some connection must close first.
+            Err(_) => {
+                Timer::new(ACCEPT_PAUSE).await;
+            }
         }
-        // Without it a reply waits for the acknowledgement of the one before; a socket that refuses works all the same.
-        let _ = stream.set_nodelay(true);
-        let now_ns = clock::monotonic_ns();
-        let key = shard.core.open(now_ns);
-        let index = key.connection as usize;
-        if shard.sockets.len() <= index {
-            shard.sockets.resize_with(index + 1, || None);
-        }
-        shard.sockets[index] = Some(Socket { key, stream, waker: None, is_paused: false, is_shut: false });
-        if shard.core.connection_count() == 1 {
-            shard.next_check_ns = now_ns + CHECK_PERIOD_NS;
-            shard.request_turn();
-        }
-        drop(shard);
-        let inner = Rc::clone(&inner);
-        glommio::spawn_local(poll_fn(move |cx| inner.borrow_mut().poll_connection(key, cx))).detach();
-        // Connections that are there already get their turn between two arrivals.
-        futures_lite::future::yield_now().await;
     }
 }
 
 impl Inner {
+    /// Gives a new socket its place, or refuses it by the limit of connections.
+    fn admit(&mut self, mut stream: TcpStream, now_ns: u64) -> Option<ConnectionKey> {
+        let connection_count = &self.core.shared().connection_count;
+        // ORDERING: Relaxed; the count alone matters.
+        let count = connection_count.fetch_add(1, Ordering::Relaxed);
+        if count >= self.core.settings().http.connections_max as u64 {
+            connection_count.fetch_sub(1, Ordering::Relaxed);
+            // Best effort: the kernel takes so few bytes at once, and nobody waits for them.
+            let _ = Pin::new(&mut stream).poll_write(&mut Context::from_waker(Waker::noop()), TOO_MANY_CONNECTIONS);
+            return None;
+        }
+        // Without it a reply waits for the acknowledgement of the one before; a socket that refuses works all the same.
+        let _ = stream.set_nodelay(true);
+        let key = self.core.open(now_ns);
+        let index = key.connection as usize;
+        if self.sockets.len() <= index {
+            self.sockets.resize_with(index + 1, || None);
+        }
+        self.sockets[index] = Some(Socket { key, stream, waker: None, is_paused: false, is_shut: false });
+        if self.core.connection_count() == 1 {
+            // Nobody's deadlines were looked after until now.
+            self.next_check_ns = now_ns + CHECK_PERIOD_NS;
+            self.request_turn();
+        }
+        Some(key)
+    }
+
     /// Reads what the connection's socket has and goes on with what could not be written. Ready when the connection is gone.
     fn poll_connection(&mut self, key: ConnectionKey, cx: &mut Context<'_>) -> Poll<()> {
         let Self { core, sockets, buffer, .. } = self;

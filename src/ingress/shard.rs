@@ -31,9 +31,7 @@ use crate::mempool::Conditions;
 use crate::messages::{BuilderRead, BuilderReply, IngressMessage, QueryJob, QueryReply, Submit, SubmitWait};
 use crate::primitives::{ReplyToken, Sequence, ShardId};
 use crate::ring::{Consumer, Producer};
-use crate::rpc::{
-    self, ConnectionKey, Method, Plan, Progress, Rendered, RpcError, SubmitRequest, Subscriptions, View,
-};
+use crate::rpc::{self, ConnectionKey, Method, Plan, Progress, Rendered, RpcError, SubmitRequest, Subscriptions, View};
 use crate::runtime::slab::{Slab, TxHandle};
 use crate::topology::Shared;
 
@@ -418,8 +416,8 @@ impl ShardCore {
                         let Call { connection, place, id, kind } = call;
                         let CallKind::Read { method, params } = kind else { return };
                         let call = Call { connection, place, id, kind: CallKind::Query };
-                        let Err((call, error)) = desk.ask_query(call, method, params, now_ns) else { return };
-                        return finish(slots, dirty, &call, Err(&error));
+                        let Err(refused) = desk.ask_query(call, method, params, now_ns) else { return };
+                        return finish(slots, dirty, &refused.0, Err(&refused.1));
                     }
                     Err(error) => error,
                 }
@@ -575,14 +573,7 @@ impl Desk {
         }
     }
 
-    fn send_raw(
-        &mut self,
-        origin: Origin,
-        place: Place,
-        send: FastSend<'_>,
-        replies: &mut Replies,
-        now_ns: u64,
-    ) {
+    fn send_raw(&mut self, origin: Origin, place: Place, send: FastSend<'_>, replies: &mut Replies, now_ns: u64) {
         if let Err(error) =
             self.take_transaction(origin, place, send.id, send.hex, SubmitWait::Admission, 0, None, now_ns)
         {
@@ -610,7 +601,7 @@ impl Desk {
             Ok(Plan::Builder(read)) => self.ask_builder(origin, place, id, method, request.params, read),
             Ok(Plan::Query) => {
                 let call = Call { connection: origin.connection, place, id: CallId::new(id), kind: CallKind::Query };
-                self.ask_query(call, method, request.params.to_vec(), now_ns).map_err(|(_, error)| error)
+                self.ask_query(call, method, request.params.to_vec(), now_ns).map_err(|refused| refused.1)
             }
             Ok(Plan::Submit(SubmitRequest { raw_hex, wait, timeout_ms, conditions })) => {
                 let hex = raw_hex.as_bytes();
@@ -704,10 +695,16 @@ impl Desk {
         Ok(())
     }
 
-    fn ask_query(&mut self, call: Call, method: Method, params: Vec<u8>, now_ns: u64) -> Result<(), (Call, RpcError)> {
+    fn ask_query(
+        &mut self,
+        call: Call,
+        method: Method,
+        params: Vec<u8>,
+        now_ns: u64,
+    ) -> Result<(), Box<(Call, RpcError)>> {
         if self.query_count >= QUERIES_PER_SHARD_MAX {
             let text = format!("too many heavy reads wait: {}, limit {QUERIES_PER_SHARD_MAX}", self.query_count);
-            return Err((call, RpcError::limit(text)));
+            return Err(Box::new((call, RpcError::limit(text))));
         }
         let token = self.calls.insert(call);
         let deadline_ns = now_ns + self.settings.query_timeout_ns;
@@ -716,7 +713,7 @@ impl Desk {
             return Ok(());
         }
         match self.calls.take(token) {
-            Some(call) => Err((call, RpcError::limit("too many heavy reads wait: try again"))),
+            Some(call) => Err(Box::new((call, RpcError::limit("too many heavy reads wait: try again")))),
             // It was put there above.
             None => Ok(()),
         }

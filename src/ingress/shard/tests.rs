@@ -284,7 +284,8 @@ fn heavy_reads_beyond_the_queue_are_refused() {
         assert!(shard.query_replies.push(reply).is_ok());
     }
     shard.turn();
-    let refusal = r#"{"jsonrpc":"2.0","id":1,"error":{"code":-32005,"message":"too many heavy reads wait: try again"}}"#;
+    let refusal =
+        r#"{"jsonrpc":"2.0","id":1,"error":{"code":-32005,"message":"too many heavy reads wait: try again"}}"#;
     let answer = r#"{"jsonrpc":"2.0","id":1,"result":1}"#;
     assert_eq!(shard.output(), [format!("[{},{refusal}]", [answer; 8].join(","))]);
 }
@@ -383,7 +384,10 @@ fn the_limit_of_requests_in_flight_is_kept_on_both_sides() {
     assert!(shard.inbox.is_empty());
     shard.admit(&submit, 0);
     let output = shard.output().concat();
-    assert!(output.contains(r#""id":2,"error":{"code":-32005,"message":"too many requests are being answered"#), "{output}");
+    assert!(
+        output.contains(r#""id":2,"error":{"code":-32005,"message":"too many requests are being answered"#),
+        "{output}"
+    );
 }
 
 #[test]
