@@ -34,7 +34,8 @@ mod tests {
         assert_eq!(receive(&far, &mut buffer).map_err(|error| error.kind()), Err(io::ErrorKind::WouldBlock));
         near.write_all(b"abcdef").expect("room for six bytes");
         assert_eq!(receive(&far, &mut buffer).expect("bytes are there"), 4);
-        assert_eq!((&buffer, receive(&far, &mut buffer).expect("two are left")), (b"abcd", 2));
+        assert_eq!(&buffer, b"abcd");
+        assert_eq!(receive(&far, &mut buffer).expect("two are left"), 2);
         drop(near);
         assert_eq!(receive(&far, &mut buffer).expect("the end"), 0);
     }
