@@ -18,7 +18,8 @@ const CHAIN_ID_CALL: &str = r#"{"jsonrpc":"2.0","id":1,"method":"eth_chainId"}"#
 const CHAIN_ID_REPLY: &str = r#"{"jsonrpc":"2.0","id":1,"result":"0xf214"}"#;
 
 fn start(flags: &[(&str, &str)]) -> Running {
-    let mut all = vec![("http.port", "0"), ("http.host", "127.0.0.1"), ("block.interval-ms", "100")];
+    let mut all =
+        vec![("http.port", "0"), ("http.host", "127.0.0.1"), ("http.cors", "false"), ("block.interval-ms", "100")];
     all.extend_from_slice(flags);
     let flags: Vec<(String, String)> = all.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
     let config = Config::from_raw(&RawConfig::layered(&flags, &[], None).expect("known names")).expect("a good config");
