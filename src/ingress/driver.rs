@@ -1,4 +1,8 @@
-//! The shard's thread: glommio sockets, timers and rings around [`super::connection`] and [`crate::rpc`], no protocol of its own.
+//! The shard's thread: glommio sockets, timers and the doorbell around [`super::shard`], no protocol of its own.
+//!
+//! Tasks: one that accepts, one for each connection that watches its socket, one for the turns. A connection that sent something is
+//! "hot": the turns look for more of it themselves (`sweep`) until nothing came for a while or the shard is about to sleep, because a
+//! watched socket interrupts the thread for every request while it recovers signatures.
 
 use std::cell::RefCell;
 use std::future::Future;

@@ -235,7 +235,7 @@ impl ShardCore {
             }
         }
         mark_dirty(slot, key.connection, &mut self.dirty);
-        self.register(now_ns);
+        self.register();
     }
 
     /// Puts a connection on the list of those to look after.
@@ -490,7 +490,7 @@ impl ShardCore {
     }
 
     /// Carries out subscribe and unsubscribe calls.
-    fn register(&mut self, _now_ns: u64) {
+    fn register(&mut self) {
         if self.desk.registrations.is_empty() {
             return;
         }
