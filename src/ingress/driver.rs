@@ -1,7 +1,12 @@
-//! The shard's thread: glommio sockets, timers and rings around [`super::connection`] and [`crate::rpc`], no protocol of its own.
+//! The shard's thread: glommio sockets, timers and the doorbell around [`super::shard`], no protocol of its own.
+//!
+//! Tasks: one that accepts, one for each connection that watches its socket, one for the turns. A connection that sent something is
+//! "hot": the turns look for more of it themselves (`sweep`) until nothing came for a while or the shard is about to sleep, because a
+//! watched socket interrupts the thread for every request while it recovers signatures.
 
 use std::cell::RefCell;
 use std::future::Future;
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -29,6 +34,7 @@ use crate::ring::{Consumer, Doorbell, Producer};
 use crate::rpc::ConnectionKey;
 use crate::runtime::clock;
 use crate::runtime::slab::{Slab, TxHandle};
+use crate::runtime::socket::receive;
 use crate::topology::Shared;
 
 /// glommio 0.9 probes for operations of Linux 5.8 and ends the process without them.
@@ -47,6 +53,10 @@ const READS_PER_POLL_MAX: usize = 8;
 const CHECK_PERIOD_NS: u64 = 500_000_000;
 /// What is left to write when the process closes gets this long.
 const CLOSE_NS_MAX: u64 = 500_000_000;
+/// Sweeps that pass a connection over while it waits for replies.
+const SWEEP_SKIPS_MAX: u8 = 4;
+/// Sweeps without input after which a connection is watched again.
+const SWEEP_MISSES_MAX: u8 = 8;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 const TOO_MANY_CONNECTIONS: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nRetry-After: 1\r\nContent-Type: text/plain\r\nContent-Length: 21\r\n\r\ntoo many connections\n";
 
@@ -143,6 +153,24 @@ struct Socket {
     is_paused: bool,
     /// The sending side was shut down.
     is_shut: bool,
+    /// The task shall watch the socket instead of leaving it to the turns' sweeps.
+    must_watch: bool,
+    is_hot: bool,
+    /// Sweeps in a row that found nothing, and that passed it over.
+    miss_count: u8,
+    skip_count: u8,
+}
+
+/// What a read brought.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Received {
+    Something,
+    Nothing,
+    /// Nothing may be read now: replies must leave first.
+    Paused,
+    /// This turn's transactions must be recovered first.
+    TurnFull,
+    Lost,
 }
 
 /// What the tasks of a shard share. Borrowed only between awaits.
@@ -152,6 +180,8 @@ struct Inner {
     /// Lent to one read at a time, so that idle connections hold none.
     buffer: Vec<u8>,
     dirty: Vec<ConnectionKey>,
+    /// Connections that sent something lately: while the shard is busy it looks for more itself instead of having them watched.
+    hot: Vec<ConnectionKey>,
     /// Of the turn's task.
     turn_waker: Option<Waker>,
     is_turn_due: bool,
@@ -180,6 +210,7 @@ async fn serve(seat: ShardSeat) -> Result<(), String> {
         sockets: Vec::new(),
         buffer: vec![0; READ_BUFFER_BYTES],
         dirty: Vec::new(),
+        hot: Vec::new(),
         turn_waker: None,
         is_turn_due: false,
         timer: None,
@@ -208,94 +239,145 @@ fn listen_error(error: &glommio::GlommioError<()>) -> String {
 
 async fn accept(listener: TcpListener, inner: Rc<RefCell<Inner>>) {
     loop {
-        let mut stream = match listener.accept().await {
-            Ok(stream) => stream,
-            Err(_) => {
-                // Usually no file descriptor is left: some connection must close first.
-                Timer::new(ACCEPT_PAUSE).await;
-                continue;
+        match listener.accept().await {
+            Ok(stream) => {
+                let key = inner.borrow_mut().admit(stream, clock::monotonic_ns());
+                if let Some(key) = key {
+                    let inner = Rc::clone(&inner);
+                    glommio::spawn_local(poll_fn(move |cx| inner.borrow_mut().poll_connection(key, cx))).detach();
+                }
+                // Connections that are there already get their turn between two arrivals.
+                futures_lite::future::yield_now().await;
             }
-        };
-        let mut shard = inner.borrow_mut();
-        let shared = Arc::clone(shard.core.shared());
-        // ORDERING: Relaxed; the count alone matters.
-        let count = shared.connection_count.fetch_add(1, Ordering::Relaxed);
-        if count >= shard.core.settings().http.connections_max as u64 {
-            shared.connection_count.fetch_sub(1, Ordering::Relaxed);
-            // Best effort: the kernel takes so few bytes at once, and nobody waits for them.
-            let _ = Pin::new(&mut stream).poll_write(&mut Context::from_waker(Waker::noop()), TOO_MANY_CONNECTIONS);
-            continue;
+            // Usually no file descriptor is left: some connection must close first.
+            Err(_) => {
+                Timer::new(ACCEPT_PAUSE).await;
+            }
         }
-        // Without it a reply waits for the acknowledgement of the one before; a socket that refuses works all the same.
-        let _ = stream.set_nodelay(true);
-        let now_ns = clock::monotonic_ns();
-        let key = shard.core.open(now_ns);
-        let index = key.connection as usize;
-        if shard.sockets.len() <= index {
-            shard.sockets.resize_with(index + 1, || None);
-        }
-        shard.sockets[index] = Some(Socket { key, stream, waker: None, is_paused: false, is_shut: false });
-        if shard.core.connection_count() == 1 {
-            shard.next_check_ns = now_ns + CHECK_PERIOD_NS;
-            shard.request_turn();
-        }
-        drop(shard);
-        let inner = Rc::clone(&inner);
-        glommio::spawn_local(poll_fn(move |cx| inner.borrow_mut().poll_connection(key, cx))).detach();
-        // Connections that are there already get their turn between two arrivals.
-        futures_lite::future::yield_now().await;
     }
 }
 
 impl Inner {
-    /// Reads what the connection's socket has and goes on with what could not be written. Ready when the connection is gone.
-    fn poll_connection(&mut self, key: ConnectionKey, cx: &mut Context<'_>) -> Poll<()> {
-        let Self { core, sockets, buffer, .. } = self;
-        let Some(socket) = sockets.get_mut(key.connection as usize).and_then(Option::as_mut) else {
-            return Poll::Ready(());
-        };
-        if socket.key != key {
-            return Poll::Ready(());
+    /// Gives a new socket its place, or refuses it by the limit of connections.
+    fn admit(&mut self, mut stream: TcpStream, now_ns: u64) -> Option<ConnectionKey> {
+        let connection_count = &self.core.shared().connection_count;
+        // ORDERING: Relaxed; the count alone matters.
+        let count = connection_count.fetch_add(1, Ordering::Relaxed);
+        if count >= self.core.settings().http.connections_max as u64 {
+            connection_count.fetch_sub(1, Ordering::Relaxed);
+            // Best effort: the kernel takes so few bytes at once, and nobody waits for them.
+            let _ = Pin::new(&mut stream).poll_write(&mut Context::from_waker(Waker::noop()), TOO_MANY_CONNECTIONS);
+            return None;
         }
+        // Without it a reply waits for the acknowledgement of the one before; a socket that refuses works all the same.
+        let _ = stream.set_nodelay(true);
+        let key = self.core.open(now_ns);
+        let index = key.connection as usize;
+        if self.sockets.len() <= index {
+            self.sockets.resize_with(index + 1, || None);
+        }
+        self.sockets[index] = Some(Socket {
+            key,
+            stream,
+            waker: None,
+            is_paused: false,
+            is_shut: false,
+            must_watch: true,
+            is_hot: false,
+            miss_count: 0,
+            skip_count: 0,
+        });
+        if self.core.connection_count() == 1 {
+            // Nobody's deadlines were looked after until now.
+            self.next_check_ns = now_ns + CHECK_PERIOD_NS;
+            self.request_turn();
+        }
+        Some(key)
+    }
+
+    /// The connection's task: reads what its socket has, or watches it. Ready when the connection is gone.
+    fn poll_connection(&mut self, key: ConnectionKey, cx: &mut Context<'_>) -> Poll<()> {
+        let Self { core, sockets, buffer, hot, .. } = self;
+        let Some(socket) = socket_of(sockets, key) else { return Poll::Ready(()) };
         if socket.waker.is_none() {
             socket.waker = Some(cx.waker().clone());
         }
         let now_ns = clock::monotonic_ns();
-        let mut is_lost = false;
-        for _ in 0..READS_PER_POLL_MAX {
-            let Some(connection) = core.connection(key) else { return Poll::Ready(()) };
-            socket.is_paused = !connection.wants_read();
-            if socket.is_paused {
-                break;
+        let watches = socket.must_watch;
+        let received = if watches {
+            read(core, socket, now_ns, buffer, |stream, buffer| match Pin::new(stream).poll_read(cx, buffer) {
+                Poll::Ready(outcome) => outcome,
+                // Watched from now on.
+                Poll::Pending => Err(ErrorKind::WouldBlock.into()),
+            })
+        } else {
+            read(core, socket, now_ns, buffer, |stream, buffer| receive(stream, buffer))
+        };
+        socket.must_watch = false;
+        match received {
+            Received::Something if !watches => {
+                (socket.miss_count, socket.skip_count) = (0, 0);
+                if !std::mem::replace(&mut socket.is_hot, true) {
+                    hot.push(key);
+                }
             }
-            if core.is_turn_full() {
-                // Queued behind the turn that makes room.
+            // Woken for another reason than input: the watch may be used up.
+            Received::Nothing if !watches => {
+                socket.must_watch = true;
                 cx.waker().wake_by_ref();
-                break;
             }
-            match Pin::new(&mut socket.stream).poll_read(cx, buffer) {
-                Poll::Ready(Ok(0)) => {
-                    core.end_of_input(key);
-                    socket.is_paused = true;
-                    break;
-                }
-                Poll::Ready(Ok(bytes)) => core.input(key, &mut buffer[..bytes], now_ns),
-                Poll::Ready(Err(error)) if error.kind() == std::io::ErrorKind::Interrupted => {}
-                Poll::Ready(Err(_)) => {
-                    is_lost = true;
-                    break;
-                }
-                Poll::Pending => break,
+            // It may have stopped before the socket was empty, and then nobody watches.
+            Received::Something | Received::TurnFull => {
+                socket.must_watch = true;
+                cx.waker().wake_by_ref();
             }
+            Received::Nothing | Received::Paused => {}
+            Received::Lost => self.remove(key),
         }
-        let has_output = core.connection(key).is_some_and(|connection| !connection.output().is_empty());
-        if is_lost {
-            self.remove(key);
-        } else if has_output {
+        if self.core.connection(key).is_some_and(|connection| !connection.output().is_empty()) {
             self.core.touch(key);
         }
         self.request_turn();
         Poll::Pending
+    }
+
+    /// Reads from the connections that sent something lately. Answers whether something came.
+    fn sweep(&mut self, now_ns: u64) -> bool {
+        let mut has_input = false;
+        let mut index = 0;
+        while index < self.hot.len() {
+            let key = self.hot[index];
+            let Self { core, sockets, buffer, .. } = self;
+            let received = match socket_of(sockets, key) {
+                None => Received::Lost,
+                Some(socket) if socket.must_watch => Received::Paused,
+                Some(socket) => sweep_one(core, socket, now_ns, buffer),
+            };
+            has_input |= received == Received::Something;
+            match received {
+                Received::Something | Received::Nothing | Received::TurnFull => index += 1,
+                Received::Paused | Received::Lost => {
+                    self.hot.swap_remove(index);
+                    if let Some(socket) = socket_of(&mut self.sockets, key) {
+                        socket.is_hot = false;
+                    }
+                    if received == Received::Lost {
+                        self.remove(key);
+                    }
+                }
+            }
+        }
+        has_input
+    }
+
+    /// Has the connections watched that sent something lately: the shard is about to sleep.
+    fn watch_hot(&mut self) {
+        for key in self.hot.drain(..) {
+            if let Some(socket) = socket_of(&mut self.sockets, key) {
+                socket.is_hot = false;
+                watch(socket);
+            }
+        }
     }
 
     fn request_turn(&mut self) {
@@ -320,6 +402,7 @@ impl Inner {
             self.flush(key, now_ns);
         }
         self.dirty = dirty;
+        self.sweep(now_ns);
         self.core.submit();
     }
 
@@ -359,6 +442,7 @@ impl Inner {
             Phase::Open | Phase::Finishing | Phase::Lingering => {}
         }
         if socket.is_paused && connection.wants_read() {
+            socket.must_watch = true;
             waker.wake();
         }
     }
@@ -427,12 +511,89 @@ fn poll_turn(inner: &Rc<RefCell<Inner>>, doorbell: &Doorbell, cx: &mut Context<'
         return Poll::Ready(());
     }
     let is_timer_due = shard.poll_timer(cx).is_ready();
-    let is_busy = is_timer_due || doorbell.poll(cx.waker(), || shard.core.has_work()).is_ready();
-    if is_busy {
+    let has_work = || shard.core.has_work() || (shard.closing_since_ns.is_none() && shard.core.shared().is_closed());
+    let is_busy = is_timer_due || doorbell.poll(cx.waker(), has_work).is_ready();
+    // What arrived while signatures were recovered is there now.
+    if is_busy || shard.sweep(now_ns) {
         // Behind the connections that became readable meanwhile.
         cx.waker().wake_by_ref();
+    } else {
+        shard.watch_hot();
     }
     Poll::Pending
+}
+
+fn socket_of(sockets: &mut [Option<Socket>], key: ConnectionKey) -> Option<&mut Socket> {
+    sockets.get_mut(key.connection as usize)?.as_mut().filter(|socket| socket.key == key)
+}
+
+/// Reads from a socket by `receive` until it has nothing more, up to a bound.
+fn read(
+    core: &mut ShardCore,
+    socket: &mut Socket,
+    now_ns: u64,
+    buffer: &mut [u8],
+    mut receive: impl FnMut(&mut TcpStream, &mut [u8]) -> std::io::Result<usize>,
+) -> Received {
+    let mut received = Received::Nothing;
+    for _ in 0..READS_PER_POLL_MAX {
+        let Some(connection) = core.connection(socket.key) else { return Received::Lost };
+        socket.is_paused = !connection.wants_read();
+        if socket.is_paused {
+            return Received::Paused;
+        }
+        if core.is_turn_full() {
+            return Received::TurnFull;
+        }
+        match receive(&mut socket.stream, buffer) {
+            Ok(0) => {
+                core.end_of_input(socket.key);
+                socket.is_paused = true;
+                return Received::Paused;
+            }
+            Ok(bytes) => {
+                core.input(socket.key, &mut buffer[..bytes], now_ns);
+                received = Received::Something;
+                if bytes < buffer.len() {
+                    break;
+                }
+            }
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+            Err(_) => return Received::Lost,
+        }
+    }
+    received
+}
+
+/// Reads from one connection in a sweep. One that still waits for replies seldom sends more, so it is passed over now and then.
+fn sweep_one(core: &mut ShardCore, socket: &mut Socket, now_ns: u64, buffer: &mut [u8]) -> Received {
+    let is_answered =
+        core.connection(socket.key).is_none_or(|connection| connection.replies().outstanding_count() == 0);
+    if !is_answered && socket.skip_count < SWEEP_SKIPS_MAX {
+        socket.skip_count += 1;
+        return Received::Nothing;
+    }
+    socket.skip_count = 0;
+    let received = read(core, socket, now_ns, buffer, |stream, buffer| receive(stream, buffer));
+    match received {
+        Received::Something => socket.miss_count = 0,
+        Received::Nothing if socket.miss_count >= SWEEP_MISSES_MAX => {
+            watch(socket);
+            return Received::Paused;
+        }
+        Received::Nothing => socket.miss_count += 1,
+        Received::Paused | Received::TurnFull | Received::Lost => {}
+    }
+    received
+}
+
+/// Lets the connection's task watch its socket.
+fn watch(socket: &mut Socket) {
+    socket.must_watch = true;
+    if let Some(waker) = &socket.waker {
+        waker.wake_by_ref();
+    }
 }
 
 /// Drops every socket; their tasks find that out when they run.

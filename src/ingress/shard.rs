@@ -235,7 +235,7 @@ impl ShardCore {
             }
         }
         mark_dirty(slot, key.connection, &mut self.dirty);
-        self.register(now_ns);
+        self.register();
     }
 
     /// Puts a connection on the list of those to look after.
@@ -316,7 +316,6 @@ impl ShardCore {
             || is_released()
             || (!self.subscriptions.is_empty()
                 && self.subscriptions.has_news(&desk.shared.heads.load(), desk.durable()))
-            || desk.shared.is_closed()
     }
 
     /// Exchanges the list of connections to look after for an empty one.
@@ -417,8 +416,8 @@ impl ShardCore {
                         let Call { connection, place, id, kind } = call;
                         let CallKind::Read { method, params } = kind else { return };
                         let call = Call { connection, place, id, kind: CallKind::Query };
-                        let Err((call, error)) = desk.ask_query(call, method, params, now_ns) else { return };
-                        return finish(slots, dirty, &call, Err(&error));
+                        let Err(refused) = desk.ask_query(call, method, params, now_ns) else { return };
+                        return finish(slots, dirty, &refused.0, Err(&refused.1));
                     }
                     Err(error) => error,
                 }
@@ -491,7 +490,7 @@ impl ShardCore {
     }
 
     /// Carries out subscribe and unsubscribe calls.
-    fn register(&mut self, _now_ns: u64) {
+    fn register(&mut self) {
         if self.desk.registrations.is_empty() {
             return;
         }
@@ -602,7 +601,7 @@ impl Desk {
             Ok(Plan::Builder(read)) => self.ask_builder(origin, place, id, method, request.params, read),
             Ok(Plan::Query) => {
                 let call = Call { connection: origin.connection, place, id: CallId::new(id), kind: CallKind::Query };
-                self.ask_query(call, method, request.params.to_vec(), now_ns).map_err(|(_, error)| error)
+                self.ask_query(call, method, request.params.to_vec(), now_ns).map_err(|refused| refused.1)
             }
             Ok(Plan::Submit(SubmitRequest { raw_hex, wait, timeout_ms, conditions })) => {
                 let hex = raw_hex.as_bytes();
@@ -696,10 +695,16 @@ impl Desk {
         Ok(())
     }
 
-    fn ask_query(&mut self, call: Call, method: Method, params: Vec<u8>, now_ns: u64) -> Result<(), (Call, RpcError)> {
+    fn ask_query(
+        &mut self,
+        call: Call,
+        method: Method,
+        params: Vec<u8>,
+        now_ns: u64,
+    ) -> Result<(), Box<(Call, RpcError)>> {
         if self.query_count >= QUERIES_PER_SHARD_MAX {
             let text = format!("too many heavy reads wait: {}, limit {QUERIES_PER_SHARD_MAX}", self.query_count);
-            return Err((call, RpcError::limit(text)));
+            return Err(Box::new((call, RpcError::limit(text))));
         }
         let token = self.calls.insert(call);
         let deadline_ns = now_ns + self.settings.query_timeout_ns;
@@ -708,7 +713,7 @@ impl Desk {
             return Ok(());
         }
         match self.calls.take(token) {
-            Some(call) => Err((call, RpcError::limit("too many heavy reads wait: try again"))),
+            Some(call) => Err(Box::new((call, RpcError::limit("too many heavy reads wait: try again")))),
             // It was put there above.
             None => Ok(()),
         }
@@ -831,3 +836,6 @@ fn key_of(token: ReplyToken) -> ReplyKey {
 fn token_of_key((connection, generation, request, item): ReplyKey) -> ReplyToken {
     ReplyToken { connection, generation, request, item }
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,3 +5,5 @@ pub mod clock;
 pub mod affinity;
 
 pub mod slab;
+
+pub mod socket;

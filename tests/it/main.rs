@@ -1,4 +1,5 @@
 //! The one integration test binary.
 
 mod codec;
+mod ingress;
 mod peers;

@@ -1,0 +1,537 @@
+//! The shard against hand-driven rings: the tests play the builder core, the query pool and the clock.
+
+use std::sync::mpsc::sync_channel;
+
+use crossbeam::channel::{Receiver, bounded};
+
+use super::*;
+use crate::builder::block::Heads;
+use crate::builder::replay::genesis_block;
+use crate::config::Wait;
+use crate::config::genesis::dev_genesis;
+use crate::limits::{INGRESS_RING_SLOTS, TX_BYTES_MAX};
+use crate::mempool::{EndState, Reject};
+use crate::messages::{BuilderAnswer, Refusal};
+use crate::primitives::{Address, B256, Fork, U256};
+use crate::ring::{Doorbell, ring};
+use crate::state::Store;
+use crate::testing::signing::{SetCode, TestKey};
+
+const CHAIN_ID: u64 = 61_972;
+const MS: u64 = 1_000_000;
+
+struct Fixture {
+    core: ShardCore,
+    inbox: Consumer<IngressMessage>,
+    replies: Producer<BuilderReply>,
+    freed: Producer<TxHandle>,
+    jobs: Receiver<QueryJob>,
+    query_replies: Arc<ArrayQueue<QueryReply>>,
+    key: ConnectionKey,
+    now_ns: u64,
+}
+
+fn fixture() -> Fixture {
+    fixture_with(|_| ())
+}
+
+fn fixture_with(change: impl FnOnce(&mut ShardSeat)) -> Fixture {
+    let pool = Arc::new(rayon::ThreadPoolBuilder::new().num_threads(1).build().expect("one thread"));
+    let spec = dev_genesis(Fork::Osaka, 1).expect("the development genesis is whole");
+    let genesis = genesis_block(&spec, &mut Store::new(pool)).expect("an empty store takes it");
+    let shared = Arc::new(Shared::new(Arc::new(Heads::new([Arc::new(genesis)].into(), None)), 1));
+    let (doorbell, builder_bell) = (Arc::new(Doorbell::for_task()), Arc::new(Doorbell::for_thread()));
+    let (to_builder, inbox) = ring(INGRESS_RING_SLOTS, &builder_bell);
+    let (replies, from_builder) = ring(IN_FLIGHT_PER_SHARD_MAX, &doorbell);
+    let (freed, freed_rx) = ring(IN_FLIGHT_PER_SHARD_MAX, &doorbell);
+    let (to_query, jobs) = bounded(8);
+    let query_replies = Arc::new(ArrayQueue::new(QUERIES_PER_SHARD_MAX));
+    let rpc = rpc::Settings {
+        chain_id: CHAIN_ID,
+        client_version: "test".to_owned(),
+        debug_enabled: false,
+        priority_fee_min_wei: 1,
+    };
+    let http = HttpConfig {
+        address: ([127, 0, 0, 1], 0).into(),
+        shards: 1,
+        vhosts: Vec::new(),
+        cors: false,
+        connections_max: 10,
+        body_bytes_max: 5 << 20,
+        batch_items_max: 1_000,
+        idle_timeout_ns: 1_000 * MS,
+    };
+    let settings = ShardSettings {
+        http,
+        chain_id: CHAIN_ID,
+        wait: Wait::Park,
+        core: None,
+        query_timeout_ns: 2_000 * MS,
+        chunks_max: 100,
+        rpc,
+    };
+    let mut seat = ShardSeat {
+        id: ShardId(0),
+        settings,
+        slab: Slab::new(ShardId(0), 1 << 20).expect("a megabyte"),
+        to_builder,
+        from_builder,
+        freed: freed_rx,
+        to_query,
+        from_query: Arc::clone(&query_replies),
+        doorbell,
+        shared,
+        bound: sync_channel(1).0,
+    };
+    change(&mut seat);
+    let (mut core, ..) = ShardCore::new(seat);
+    let key = core.open(0);
+    Fixture { core, inbox, replies, freed, jobs, query_replies, key, now_ns: 0 }
+}
+
+impl Fixture {
+    /// Sends one HTTP request and ends the turn.
+    fn post(&mut self, body: &str) {
+        self.core.input(self.key, &mut http(body), self.now_ns);
+        self.turn();
+    }
+
+    fn turn(&mut self) {
+        self.core.submit();
+        self.core.turn(self.now_ns);
+    }
+
+    /// Everything written so far, bodies only.
+    fn output(&mut self) -> Vec<String> {
+        let now_ns = self.now_ns;
+        let Some(connection) = self.core.connection(self.key) else { return Vec::new() };
+        let text = String::from_utf8(connection.output().to_vec()).expect("replies are text");
+        connection.output_written(text.len(), now_ns);
+        let bodies = text.split("HTTP/1.1 ").filter(|part| !part.is_empty());
+        bodies.map(|part| part.split_once("\r\n\r\n").map_or("", |(_, body)| body).to_owned()).collect()
+    }
+
+    fn submit(&mut self) -> Submit {
+        match self.inbox.pop() {
+            Some(IngressMessage::Submit(submit)) => submit,
+            _ => panic!("a submission was expected"),
+        }
+    }
+
+    fn admit(&mut self, submit: &Submit, gate: u64) {
+        let Submit { token, hash, .. } = *submit;
+        let reply = BuilderReply::Admitted { token, hash, gate: Sequence(gate) };
+        assert!(self.replies.push(reply).is_ok());
+        self.turn();
+    }
+
+    fn set_durable(&mut self, sequence: u64) {
+        self.core.shared().durable_seq.store(sequence, Ordering::Release);
+    }
+}
+
+fn http(body: &str) -> Vec<u8> {
+    let head = "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: ";
+    format!("{head}{}\r\n\r\n{body}", body.len()).into_bytes()
+}
+
+fn transfer(nonce: u64) -> Vec<u8> {
+    TestKey::nth(1).transfer(CHAIN_ID, nonce, Address::repeat_byte(9), 5)
+}
+
+fn call(id: &str, method: &str, raw: &[u8]) -> String {
+    let hex = alloy_primitives::hex::encode(raw);
+    format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"{method}","params":["0x{hex}"]}}"#)
+}
+
+fn send(id: &str, raw: &[u8]) -> String {
+    call(id, "eth_sendRawTransaction", raw)
+}
+
+fn admitted(id: &str, hash: B256) -> String {
+    format!(r#"{{"jsonrpc":"2.0","id":{id},"result":"{hash}"}}"#)
+}
+
+#[track_caller]
+fn check_refusal(raw_hex: &str, expected: &str) {
+    let mut shard = fixture();
+    let params = format!(r#"["{raw_hex}"]"#);
+    shard.post(&format!(r#"{{"jsonrpc":"2.0","id":1,"method":"eth_sendRawTransaction","params":{params}}}"#));
+    assert_eq!(shard.output(), [format!(r#"{{"jsonrpc":"2.0","id":1,"error":{expected}}}"#)]);
+    assert!(shard.inbox.is_empty());
+    assert_eq!(shard.core.desk.slab.used_bytes(), 0, "a refused transaction leaves no chunk behind");
+}
+
+#[test]
+fn a_transaction_goes_to_the_builder_with_its_sender_and_its_admission_comes_back() {
+    let mut shard = fixture();
+    let raw = transfer(0);
+    shard.post(&send("\"a-1\"", &raw));
+    assert_eq!(shard.output(), [""; 0]);
+    let submit = shard.submit();
+    assert_eq!(submit.sender, TestKey::nth(1).address);
+    assert_eq!(submit.hash, crate::crypto::keccak::keccak256(&raw));
+    assert_eq!(shard.core.desk.slab.bytes(&submit.handle), &raw[..]);
+    assert!(submit.extras.is_none());
+    shard.admit(&submit, 0);
+    assert_eq!(shard.output(), [admitted("\"a-1\"", submit.hash)]);
+    assert_eq!(shard.core.desk.in_flight_count, 0);
+    assert!(shard.freed.push(submit.handle).is_ok());
+    shard.turn();
+    assert_eq!((shard.core.desk.slab.used_bytes(), shard.core.desk.chunk_count), (0, 0));
+}
+
+#[test]
+fn a_batch_is_answered_in_its_own_order_whatever_order_the_answers_have() {
+    let mut shard = fixture();
+    let items: Vec<String> = (0..3).map(|nonce| send(&nonce.to_string(), &transfer(nonce))).collect();
+    let chain_id = r#"{"jsonrpc":"2.0","id":7,"method":"eth_chainId"}"#;
+    let notification = r#"{"jsonrpc":"2.0","method":"eth_chainId"}"#;
+    shard.post(&format!("[{},{chain_id},7,{notification},{},{}]", items[0], items[1], items[2]));
+    let submits = [shard.submit(), shard.submit(), shard.submit()];
+    for index in [2, 0] {
+        shard.admit(&submits[index], 0);
+        assert_eq!(shard.output(), [""; 0]);
+    }
+    shard.admit(&submits[1], 0);
+    let hash = |index: usize| admitted(&index.to_string(), submits[index].hash);
+    let not_a_request =
+        r#"{"jsonrpc":"2.0","id":null,"error":{"code":-32600,"message":"request is not an object at byte"#;
+    let output = shard.output().concat();
+    let (front, back) = output.split_once(not_a_request).expect("the error of the third item");
+    assert_eq!(front, format!(r#"[{},{{"jsonrpc":"2.0","id":7,"result":"0xf214"}},"#, hash(0)));
+    assert!(back.ends_with(&format!(",{},{}]", hash(1), hash(2))), "{back}");
+}
+
+#[test]
+fn all_transactions_of_a_turn_are_recovered_together_and_keep_their_order() {
+    let mut shard = fixture();
+    let other = shard.core.open(0);
+    for (key, nonce) in [(shard.key, 0), (other, 1), (shard.key, 2)] {
+        let body = send("1", &transfer(nonce));
+        shard.core.input(key, &mut http(&body), 0);
+    }
+    assert!(shard.inbox.is_empty(), "nothing leaves before the turn's recovery");
+    shard.core.submit();
+    let nonces = [shard.submit(), shard.submit(), shard.submit()].map(|submit| {
+        assert_eq!(submit.sender, TestKey::nth(1).address);
+        submit.fields.nonce
+    });
+    assert_eq!(nonces, [0, 1, 2]);
+}
+
+#[test]
+fn the_gate_holds_replies_back_until_they_are_durable_and_keeps_their_order() {
+    let mut shard = fixture();
+    shard.post(&send("1", &transfer(0)));
+    shard.post(&send("2", &transfer(1)));
+    let (first, second) = (shard.submit(), shard.submit());
+    shard.admit(&first, 5);
+    shard.admit(&second, 6);
+    assert_eq!(shard.output(), [""; 0]);
+    assert!(!shard.core.has_work() || !shard.core.dirty.is_empty());
+    shard.set_durable(5);
+    assert!(shard.core.has_work());
+    shard.turn();
+    assert_eq!(shard.output(), [admitted("1", first.hash)]);
+    shard.set_durable(6);
+    shard.turn();
+    assert_eq!(shard.output(), [admitted("2", second.hash)]);
+}
+
+#[test]
+fn a_query_answer_waits_at_the_gate_too() {
+    let mut shard = fixture();
+    shard.post(r#"{"jsonrpc":"2.0","id":1,"method":"eth_getLogs","params":[{}]}"#);
+    let job = shard.jobs.try_recv().expect("sent to the query pool");
+    assert_eq!((job.params.as_slice(), job.deadline_ns), (&b"[{}]"[..], 2_000 * MS));
+    let reply = QueryReply { token: job.token, outcome: Ok(b"[]".to_vec()), gate: Sequence(3) };
+    assert!(shard.query_replies.push(reply).is_ok());
+    shard.turn();
+    assert_eq!(shard.output(), [""; 0]);
+    shard.set_durable(3);
+    shard.turn();
+    assert_eq!(shard.output(), [r#"{"jsonrpc":"2.0","id":1,"result":[]}"#]);
+    assert_eq!(shard.core.desk.query_count, 0);
+}
+
+#[test]
+fn what_the_builder_does_not_know_is_asked_of_the_query_pool() {
+    let mut shard = fixture();
+    let hash = B256::repeat_byte(1);
+    shard.post(&format!(r#"{{"jsonrpc":"2.0","id":1,"method":"eth_getTransactionByHash","params":["{hash}"]}}"#));
+    let Some(IngressMessage::Read { token, read: BuilderRead::Transaction { hash: asked } }) = shard.inbox.pop() else {
+        panic!("the builder core is asked first");
+    };
+    assert_eq!(asked, hash);
+    let reply = BuilderReply::Answer { token, answer: BuilderAnswer::Transaction(None), gate: Sequence(0) };
+    assert!(shard.replies.push(reply).is_ok());
+    shard.turn();
+    let job = shard.jobs.try_recv().expect("then the query pool");
+    assert_eq!(job.params, format!(r#"["{hash}"]"#).into_bytes());
+    assert_eq!((shard.core.desk.in_flight_count, shard.core.desk.query_count), (0, 1));
+}
+
+#[test]
+fn heavy_reads_beyond_the_queue_are_refused() {
+    let mut shard = fixture();
+    let call = r#"{"jsonrpc":"2.0","id":1,"method":"eth_getLogs","params":[{}]}"#;
+    shard.post(&format!("[{}]", [call; 9].join(",")));
+    assert_eq!((shard.jobs.len(), shard.core.desk.query_count), (8, 8));
+    while let Ok(job) = shard.jobs.try_recv() {
+        let reply = QueryReply { token: job.token, outcome: Ok(b"1".to_vec()), gate: Sequence(0) };
+        assert!(shard.query_replies.push(reply).is_ok());
+    }
+    shard.turn();
+    let refusal =
+        r#"{"jsonrpc":"2.0","id":1,"error":{"code":-32005,"message":"too many heavy reads wait: try again"}}"#;
+    let answer = r#"{"jsonrpc":"2.0","id":1,"result":1}"#;
+    assert_eq!(shard.output(), [format!("[{},{refusal}]", [answer; 8].join(","))]);
+}
+
+#[test]
+fn refused_transactions_have_their_reasons() {
+    let raw = |hex: &[u8]| format!("0x{}", alloy_primitives::hex::encode(hex));
+    let error = |code: i32, text: &str| format!(r#"{{"code":{code},"message":"{text}"}}"#);
+    check_refusal("0x", &error(-32_000, "transaction is empty"));
+    check_refusal(
+        "0x1",
+        &error(-32_602, "invalid argument 0 (raw transaction): hex string has an odd number of digits (1)"),
+    );
+    check_refusal(
+        "0xzz",
+        &error(
+            -32_602,
+            "invalid argument 0 (raw transaction): hex string has byte 0x7a at position 2, which is not a digit",
+        ),
+    );
+    check_refusal(
+        "0x03c0",
+        &error(-32_000, "blob transactions (type 3) are not allowed on a native rollup (EIP-8079)"),
+    );
+    check_refusal("0x05c0", &error(-32_000, "ExecuteTx needs an L1: this node runs with --l1 off"));
+    let foreign = TestKey::nth(1).transfer(1, 0, Address::ZERO, 0);
+    check_refusal(&raw(&foreign), &error(-32_000, "wrong chain id: tx 1, chain 61972"));
+    let text = format!("transaction has {} bytes, at most {TX_BYTES_MAX} are possible", TX_BYTES_MAX + 1);
+    check_refusal(&raw(&vec![1; TX_BYTES_MAX + 1]), &error(-32_000, &text));
+}
+
+#[test]
+fn a_signature_without_a_key_is_refused_after_recovery() {
+    let mut raw = transfer(0);
+    let r_end = raw.len() - 33;
+    let mut shard = fixture();
+    // Half of all numbers are no x coordinate of a point on the curve.
+    let mut tried = 0;
+    loop {
+        raw[r_end - 1] = tried;
+        shard.post(&send("1", &raw));
+        let Some(IngressMessage::Submit(submit)) = shard.inbox.pop() else { break };
+        shard.admit(&submit, 0);
+        shard.output();
+        tried += 1;
+    }
+    let expected = "signature has no public key: r is not on the curve, or the key is the point at infinity";
+    assert!(shard.output().concat().contains(expected));
+    assert_eq!(shard.core.desk.in_flight_count, 0);
+}
+
+#[test]
+fn authorities_are_recovered_with_their_transaction_and_bad_ones_are_none() {
+    let (sender, authority) = (TestKey::nth(1), TestKey::nth(2));
+    let authorization = alloy_eips::eip7702::Authorization {
+        chain_id: U256::from(CHAIN_ID),
+        address: Address::repeat_byte(3),
+        nonce: 4,
+    };
+    let good = authority.authorize(authorization.clone());
+    let bad = alloy_eips::eip7702::SignedAuthorization::new_unchecked(authorization, 9, U256::from(1), U256::from(1));
+    let raw = sender.encode(SetCode {
+        chain_id: CHAIN_ID,
+        gas_limit: 100_000,
+        max_fee_per_gas: 1_000_000_000,
+        authorization_list: vec![bad, good],
+        ..SetCode::default()
+    });
+    let mut shard = fixture();
+    shard.post(&format!("[{},{}]", send("1", &raw), send("2", &transfer(3))));
+    let submit = shard.submit();
+    assert_eq!(submit.sender, sender.address);
+    assert_eq!(submit.extras.expect("type 4 has them").authorities, [None, Some(authority.address)]);
+    assert_eq!(shard.submit().sender, sender.address);
+}
+
+#[test]
+fn a_builder_refusal_is_an_error_with_its_reason() {
+    let mut shard = fixture();
+    shard.post(&send("1", &transfer(4)));
+    let Submit { token, .. } = shard.submit();
+    let refusal = Refusal::Pool(Reject::NonceTooLow { tx: 4, account: 5 });
+    assert!(shard.replies.push(BuilderReply::Refused { token, refusal }).is_ok());
+    shard.turn();
+    let expected = r#"{"jsonrpc":"2.0","id":1,"error":{"code":-32000,"message":"nonce too low: tx 4, account 5"}}"#;
+    assert_eq!(shard.output(), [expected]);
+}
+
+#[test]
+fn the_limit_of_requests_in_flight_is_kept_on_both_sides() {
+    let mut shard = fixture();
+    shard.core.desk.in_flight_count = IN_FLIGHT_PER_SHARD_MAX - 1;
+    shard.post(&send("1", &transfer(0)));
+    let submit = shard.submit();
+    shard.post(&send("2", &transfer(1)));
+    assert!(shard.inbox.is_empty());
+    shard.admit(&submit, 0);
+    let output = shard.output().concat();
+    assert!(
+        output.contains(r#""id":2,"error":{"code":-32005,"message":"too many requests are being answered"#),
+        "{output}"
+    );
+}
+
+#[test]
+fn a_full_slab_refuses_until_a_chunk_comes_back() {
+    // One block of the slab holds four of the largest chunks.
+    let mut shard = fixture_with(|seat| seat.slab = Slab::new(ShardId(0), 1).expect("one block"));
+    let large = |nonce: u64| {
+        TestKey::nth(1).encode(crate::testing::signing::DynamicFee {
+            chain_id: CHAIN_ID,
+            nonce,
+            max_fee_per_gas: 1,
+            to: Address::ZERO.into(),
+            input: vec![1; 60_000].into(),
+            ..Default::default()
+        })
+    };
+    for nonce in 0..4 {
+        shard.post(&send("1", &large(nonce)));
+    }
+    let first = shard.submit();
+    shard.post(&send("2", &large(4)));
+    assert_eq!(shard.core.desk.in_flight_count, 4);
+    assert!(shard.freed.push(first.handle).is_ok());
+    shard.turn();
+    shard.post(&send("3", &large(4)));
+    assert_eq!((shard.core.desk.in_flight_count, shard.core.desk.chunk_count), (5, 4));
+}
+
+#[test]
+fn chunks_out_are_bounded_by_the_slots_of_the_ring_they_come_back_by() {
+    let mut shard = fixture_with(|seat| seat.settings.chunks_max = 2);
+    shard.post(&format!("[{},{},{}]", send("1", &transfer(0)), send("2", &transfer(1)), send("3", &transfer(2))));
+    let (first, second) = (shard.submit(), shard.submit());
+    assert!(shard.inbox.is_empty());
+    shard.admit(&first, 0);
+    shard.admit(&second, 0);
+    assert!(shard.output().concat().contains("-32005"));
+    assert!(shard.freed.push(first.handle).is_ok());
+    shard.post(&send("4", &transfer(2)));
+    assert_eq!(shard.submit().fields.nonce, 2);
+}
+
+#[test]
+fn an_answer_never_reaches_the_next_connection_of_the_slot() {
+    let mut shard = fixture();
+    shard.post(&send("1", &transfer(0)));
+    let submit = shard.submit();
+    let old = shard.key;
+    shard.core.close(old);
+    shard.key = shard.core.open(0);
+    assert_eq!(shard.key.connection, old.connection);
+    shard.admit(&submit, 0);
+    assert_eq!(shard.output(), [""; 0]);
+    assert_eq!(shard.core.desk.in_flight_count, 0);
+}
+
+#[test]
+fn a_waiting_call_is_over_in_time_and_withdrawn_from_the_builder() {
+    let mut shard = fixture();
+    let mut body = call("1", "eth_sendRawTransactionSync", &transfer(0));
+    body.insert_str(body.len() - 2, r#", "0x64""#);
+    shard.post(&body);
+    let submit = shard.submit();
+    assert_eq!(submit.wait, SubmitWait::Preconfirmation);
+    assert_eq!(shard.core.next_deadline_ns(), 100 * MS);
+    shard.now_ns = 100 * MS - 1;
+    shard.turn();
+    assert_eq!(shard.output(), [""; 0]);
+    shard.now_ns = 100 * MS;
+    shard.turn();
+    let hash = submit.hash;
+    let expected = format!(
+        r#"{{"jsonrpc":"2.0","id":1,"error":{{"code":4,"message":"The transaction was added to the transaction pool but wasn't processed in 100ms","data":"{hash}"}}}}"#
+    );
+    assert_eq!(shard.output(), [expected]);
+    // An answer under way keeps its slot of the reply ring until the withdrawal is handled.
+    assert_eq!(shard.core.desk.in_flight_count, 1);
+    let Some(IngressMessage::ForgetSync { token, hash }) = shard.inbox.pop() else { panic!("withdrawn") };
+    assert_eq!((token, hash), (submit.token, submit.hash));
+    let end = EndState::Rejected(Reject::AlreadyKnown);
+    assert!(shard.replies.push(BuilderReply::Ended { token, hash, end }).is_ok());
+    shard.turn();
+    assert_eq!((shard.output(), shard.core.desk.in_flight_count), (Vec::new(), 0));
+}
+
+#[test]
+fn a_connection_that_goes_withdraws_its_waiting_calls() {
+    let mut shard = fixture();
+    shard.post(&call("1", "eth_sendRawTransactionSync", &transfer(0)));
+    let submit = shard.submit();
+    shard.core.close(shard.key);
+    assert!(matches!(shard.inbox.pop(), Some(IngressMessage::ForgetSync { token, .. }) if token == submit.token));
+    shard.turn();
+    assert_eq!((shard.core.desk.in_flight_count, shard.core.desk.sync_count), (0, 0));
+}
+
+#[test]
+fn a_call_withdrawn_before_its_recovery_does_not_wait_at_the_builder() {
+    let mut shard = fixture();
+    let body = call("1", "eth_sendRawTransactionSync", &transfer(0));
+    shard.core.input(shard.key, &mut http(&body), 0);
+    shard.core.close(shard.key);
+    shard.turn();
+    assert!(matches!(shard.inbox.pop(), Some(IngressMessage::ForgetSync { .. })));
+    let submit = shard.submit();
+    assert_eq!((submit.wait, shard.core.desk.in_flight_count), (SubmitWait::Admission, 1));
+    shard.admit(&submit, 0);
+    shard.turn();
+    assert_eq!(shard.core.desk.in_flight_count, 0);
+}
+
+#[test]
+fn subscriptions_need_a_websocket() {
+    let mut shard = fixture();
+    shard.post(r#"{"jsonrpc":"2.0","id":1,"method":"eth_subscribe","params":["newHeads"]}"#);
+    assert!(shard.output().concat().contains("-32601"));
+    assert!(!shard.core.shared().wants_events[0].load(Ordering::Relaxed));
+}
+
+#[test]
+fn bodies_that_are_no_requests_are_answered_as_json_rpc_says() {
+    let rows = [
+        ("{", "-32700"),
+        ("[]", "-32600"),
+        ("[{}", "-32700"),
+        (r#"{"jsonrpc":"2.0","id":5,"method":"eth_chainId","params":3}"#, r#""id":5,"error":{"code":-32602"#),
+        (r#"{"jsonrpc":"2.0","id":5,"method":"eth_nothing"}"#, r#""id":5,"error":{"code":-32601"#),
+        ("\"\u{1}\"", "-32700"),
+    ];
+    for (body, expected) in rows {
+        let mut shard = fixture();
+        shard.post(body);
+        let output = shard.output().concat();
+        assert!(output.contains(expected), "{body}: {output}");
+    }
+    let mut shard = fixture();
+    shard.post(r#"{"jsonrpc":"2.0","method":"eth_chainId"}"#);
+    assert_eq!(shard.output(), [""], "a notification gets an empty body");
+}
+
+#[test]
+fn probes_follow_the_state_of_the_process() {
+    let mut shard = fixture();
+    let mut request = b"GET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n".to_vec();
+    shard.core.input(shard.key, &mut request, 0);
+    assert_eq!(shard.output(), ["true"]);
+}
