@@ -1,3 +1,5 @@
 //! The one integration test binary.
 
 mod codec;
+mod docs;
+mod tidy;
