@@ -169,3 +169,6 @@ fn context_of(header: &Header, spec: &ChainSpec) -> BlockContext {
         fork: spec.fork_at(header.timestamp),
     }
 }
+
+#[cfg(test)]
+mod tests;

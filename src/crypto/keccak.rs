@@ -23,6 +23,9 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 
+#[cfg(target_arch = "x86_64")]
+mod scalar;
+
 #[cfg(test)]
 mod tests;
 
@@ -92,6 +95,10 @@ pub fn backend_name() -> &'static str {
 /// Keccak-256 of one message.
 #[must_use]
 pub fn keccak256(message: &[u8]) -> B256 {
+    #[cfg(target_arch = "x86_64")]
+    if scalar::is_available() {
+        return scalar::keccak256(message);
+    }
     alloy_primitives::keccak256(message)
 }
 

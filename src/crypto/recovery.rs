@@ -6,7 +6,7 @@
 use secp256k1::ecdsa::{RecoverableSignature, RecoveryId};
 use secp256k1::{Message, SECP256K1};
 
-use crate::crypto::keccak::keccak256;
+use crate::crypto::keccak::{keccak256, keccak256_each};
 use crate::primitives::{Address, B256, U256};
 
 /// Half the order of the group, rounded down: the largest `s` that EIP-2 allows.
@@ -16,6 +16,9 @@ pub const S_MAX: U256 =
 /// Order of the group that secp256k1 signatures live in.
 pub const GROUP_ORDER: U256 =
     U256::from_limbs([0xbfd25e8cd0364141, 0xbaaedce6af48a03b, 0xfffffffffffffffe, 0xffffffffffffffff]);
+
+/// Public keys whose addresses are hashed at once: as many as the widest vectors take.
+const HASH_LANES: usize = 8;
 
 /// A signature and what it signs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,15 +52,35 @@ pub enum RecoverError {
 /// Source:  EIP-2 (low s), yellow paper appendix F. Cost: `benches/codec.rs`.
 pub fn recover_batch(items: &[RecoverItem], senders: &mut [Result<Address, RecoverError>]) {
     assert_eq!(items.len(), senders.len());
-    for (item, sender) in items.iter().zip(senders) {
-        *sender = recover(item);
+    for (items, senders) in items.chunks(HASH_LANES).zip(senders.chunks_mut(HASH_LANES)) {
+        // A refused item leaves zeros, which are hashed with the others and then not used.
+        let mut keys = [[0; 64]; HASH_LANES];
+        for ((item, sender), key) in items.iter().zip(senders.iter_mut()).zip(&mut keys) {
+            *sender = recover_key(item, key).map(|()| Address::ZERO);
+        }
+        keccak256_each(
+            items.len(),
+            |index| &keys[index],
+            |index, digest| {
+                if let Ok(address) = &mut senders[index] {
+                    *address = Address::from_slice(&digest[12..]);
+                }
+            },
+        );
     }
 }
 
-/// Recovers the sender of one signed digest.
+/// Recovers the sender of one signed digest, as `recover_batch` does for many.
+pub fn recover(item: &RecoverItem) -> Result<Address, RecoverError> {
+    let mut key = [0; 64];
+    recover_key(item, &mut key)?;
+    Ok(Address::from_slice(&keccak256(&key)[12..]))
+}
+
+/// Recovers the public key behind one signed digest and writes its x ‖ y.
 ///
 /// Errors: see `RecoverError`; ranges are checked in the order of y parity, r, s.
-pub fn recover(item: &RecoverItem) -> Result<Address, RecoverError> {
+fn recover_key(item: &RecoverItem, key: &mut [u8; 64]) -> Result<(), RecoverError> {
     check_ranges(&item.r, &item.s, item.y_parity)?;
     let mut compact = [0_u8; 64];
     compact[..32].copy_from_slice(&item.r);
@@ -67,9 +90,9 @@ pub fn recover(item: &RecoverItem) -> Result<Address, RecoverError> {
     let public_key = SECP256K1
         .recover_ecdsa(Message::from_digest(item.digest.0), &signature)
         .map_err(|_| RecoverError::NoPublicKey)?;
-    let encoded = public_key.serialize_uncompressed();
-    // The first byte says "uncompressed"; the address is made of x and y only.
-    Ok(Address::from_slice(&keccak256(&encoded[1..])[12..]))
+    // The first byte says "uncompressed"; an address is made of x and y only.
+    key.copy_from_slice(&public_key.serialize_uncompressed()[1..]);
+    Ok(())
 }
 
 /// Refuses what EIP-2 and the signature scheme refuse whatever the digest is. `r` and `s` are big-endian.

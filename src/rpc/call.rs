@@ -19,11 +19,13 @@ use revm::primitives::hardfork::SpecId;
 use revm::{InspectEvm, MainBuilder, MainContext};
 
 use crate::builder::block::BlockContext;
+use crate::limits::TX_GAS_MAX;
 use crate::primitives::{Bytes, Fork, U256};
 use crate::rpc::call_request::{BlockOverrides, CallRequest};
 use crate::rpc::call_state::{CallState, CallStateError};
 use crate::rpc::error::RpcError;
-use crate::rpc::limits::{CALL_DURATION_NS_MAX, CALL_GAS_MAX, CALL_STEPS_PER_CLOCK_READ, TX_GAS_MAX};
+use crate::rpc::limits::CALL_STEPS_PER_CLOCK_READ;
+use crate::rpc::query::QueryBounds;
 
 /// Gas of a transaction that only moves value.
 const TRANSFER_GAS: u64 = 21_000;
@@ -40,6 +42,7 @@ pub struct CallEnvironment<'a> {
     /// Monotonic clock.
     pub now_ns: &'a dyn Fn() -> u64,
     pub deadline_ns: u64,
+    pub bounds: QueryBounds,
 }
 
 impl<'a> CallEnvironment<'a> {
@@ -48,9 +51,11 @@ impl<'a> CallEnvironment<'a> {
         context: &'a BlockContext,
         overrides: BlockOverrides,
         chain_id: u64,
+        bounds: QueryBounds,
         now_ns: &'a dyn Fn() -> u64,
     ) -> Self {
-        Self { context, overrides, chain_id, now_ns, deadline_ns: now_ns().saturating_add(CALL_DURATION_NS_MAX) }
+        let deadline_ns = now_ns().saturating_add(bounds.duration_ns_max);
+        Self { context, overrides, chain_id, now_ns, deadline_ns, bounds }
     }
 
     fn block_env(&self, free_gas: bool) -> BlockEnv {
@@ -225,7 +230,7 @@ fn execute(
         .build_mainnet_with_inspector(stopwatch);
     let outcome = evm.inspect_one_tx(tx);
     if evm.inspector.expired || (environment.now_ns)() >= environment.deadline_ns {
-        let limit_ms = CALL_DURATION_NS_MAX / 1_000_000;
+        let limit_ms = environment.bounds.duration_ns_max / 1_000_000;
         return Err(CallFailure::Error(RpcError::server(format!("execution aborted (timeout = {limit_ms}ms)"))));
     }
     outcome.map_err(call_failure)
@@ -306,7 +311,8 @@ pub fn call(
     state: &mut CallState<'_>,
     environment: &CallEnvironment<'_>,
 ) -> Result<Bytes, RpcError> {
-    let gas_limit = request.gas.filter(|&gas| gas > 0).unwrap_or(CALL_GAS_MAX).min(CALL_GAS_MAX);
+    let gas_max = environment.bounds.gas_max;
+    let gas_limit = request.gas.filter(|&gas| gas > 0).unwrap_or(gas_max).min(gas_max);
     match execute(request, gas_limit, state, environment) {
         Ok(ExecutionResult::Success { output, .. }) => Ok(output.into_data()),
         Ok(ExecutionResult::Revert { output, .. }) => Err(RpcError::reverted(&output)),
@@ -423,7 +429,7 @@ fn highest_gas(
 ) -> Result<u64, RpcError> {
     let block_gas = environment.overrides.gas_limit.unwrap_or(environment.context.gas_limit);
     let wanted = request.gas.filter(|&gas| gas >= TRANSFER_GAS).unwrap_or(block_gas);
-    let mut high = wanted.min(TX_GAS_MAX).min(CALL_GAS_MAX);
+    let mut high = wanted.min(TX_GAS_MAX).min(environment.bounds.gas_max);
     let fee_wei = request.gas_price_wei.or(request.max_fee_per_gas_wei).unwrap_or(0);
     if fee_wei > 0 {
         let balance = state.account(&request.from).map_err(internal)?.map_or(U256::ZERO, |account| account.balance);

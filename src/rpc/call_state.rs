@@ -128,7 +128,7 @@ impl<'a> CallState<'a> {
                 balance_wei: account.balance_wei,
                 nonce: account.nonce,
                 code: account.code.map(|code| {
-                    let bytecode = Bytecode::new_raw(code);
+                    let bytecode = bytecode_of(code);
                     (bytecode.hash_slow(), bytecode)
                 }),
                 storage_replaced,
@@ -201,6 +201,11 @@ impl<'a> CallState<'a> {
     }
 }
 
+/// Code as revm wants it. Bytes that only begin like a delegation (EIP-7702) are ordinary, invalid code: revm's own constructor panics.
+fn bytecode_of(code: Bytes) -> Bytecode {
+    Bytecode::new_raw_checked(code.clone()).unwrap_or_else(|_| Bytecode::new_legacy(code))
+}
+
 impl Database for CallState<'_> {
     type Error = CallStateError;
 
@@ -213,7 +218,7 @@ impl Database for CallState<'_> {
             self.overrides.values().find_map(|account| account.code.as_ref().filter(|(hash, _)| *hash == code_hash));
         match overridden {
             Some((_, bytecode)) => Ok(bytecode.clone()),
-            None => Ok(Bytecode::new_raw(self.code(&code_hash)?)),
+            None => Ok(bytecode_of(self.code(&code_hash)?)),
         }
     }
 

@@ -7,6 +7,7 @@ use alloy_eips::eip7702::SignedAuthorization;
 use alloy_primitives::{Bloom, BloomInput, Log, Signature};
 use alloy_rlp::Encodable;
 
+use crate::builder::block::BlockContext;
 use crate::primitives::{B256, U256};
 use crate::rpc::error::RpcError;
 use crate::rpc::json::{self, Object};
@@ -14,7 +15,6 @@ use crate::rpc::source::{BlockSource, OpenPrefix, Place, ReceiptView, TxView, de
 
 /// Hash of an empty list: what `sha3Uncles` is in every block after the merge.
 const UNCLES_HASH_EMPTY: B256 = alloy_consensus::EMPTY_OMMER_ROOT_HASH;
-const NONCE_ZERO: [u8; 8] = [0; 8];
 
 /// The block object; `full` writes transactions as objects, else as hashes.
 ///
@@ -22,7 +22,8 @@ const NONCE_ZERO: [u8; 8] = [0; 8];
 pub fn block(source: &BlockSource<'_>, full: bool, out: &mut Vec<u8>) -> Result<(), RpcError> {
     let mut object = Object::begin(out);
     match source {
-        BlockSource::Open(prefix) => open_fields(*prefix, &mut object),
+        BlockSource::Open(prefix) => open_fields(&prefix.block.context, Some(*prefix), &mut object),
+        BlockSource::Unopened(context) => open_fields(context, None, &mut object),
         BlockSource::Sealed(sealed) => header_fields(&sealed.header, sealed.hash, &mut object),
         BlockSource::Stored(stored) => header_fields(stored.header(), stored.hash(), &mut object),
     }
@@ -91,12 +92,12 @@ fn header_fields(header: &Header, hash: B256, object: &mut Object<'_>) {
     }
 }
 
-fn open_fields(prefix: OpenPrefix<'_>, object: &mut Object<'_>) {
-    let context = &prefix.block.context;
+fn open_fields(context: &BlockContext, prefix: Option<OpenPrefix<'_>>, object: &mut Object<'_>) {
+    let last = prefix.and_then(|prefix| prefix.last());
     let mut bloom = Bloom::ZERO;
-    let log_count = prefix.last().map_or(0, |tx| (tx.logs.start + tx.logs.len) as usize);
-    for log in prefix.block.logs.range(0..log_count) {
-        bloom.accrue_log(log);
+    if let (Some(prefix), Some(last)) = (prefix, last) {
+        let log_count = (last.logs.start + last.logs.len) as usize;
+        prefix.block.logs.range(0..log_count).for_each(|log| bloom.accrue_log(log));
     }
     object.quantity("number", context.number);
     object.null("hash");
@@ -110,7 +111,7 @@ fn open_fields(prefix: OpenPrefix<'_>, object: &mut Object<'_>) {
     object.quantity("difficulty", 0_u64);
     object.data("extraData", &context.extra_data);
     object.quantity("gasLimit", context.gas_limit);
-    object.quantity("gasUsed", prefix.last().map_or(0, |tx| tx.cumulative_gas_used));
+    object.quantity("gasUsed", last.map_or(0, |tx| tx.cumulative_gas_used));
     object.quantity("timestamp", context.timestamp);
     object.data("transactionsRoot", B256::ZERO);
     object.data("receiptsRoot", B256::ZERO);

@@ -3,7 +3,8 @@
 use alloy_consensus::Header;
 use alloy_primitives::Log;
 
-use crate::primitives::{Address, B256, Bloom};
+use crate::chain::LogQuery;
+use crate::primitives::{Address, B256, U256};
 
 /// The chain database could not answer: its files are damaged or unreadable.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -44,14 +45,51 @@ pub trait HistoryBlock {
     fn first_log_index(&self, index: usize) -> Result<u64, HistoryError>;
 }
 
+/// How a transaction that is not live any more ended, and when it got where.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HistoryStatus {
+    pub end: HistoryEnd,
+    pub accepted_unix_ms: u64,
+    pub preconfirmed_unix_ms: Option<u64>,
+    pub ended_unix_ms: Option<u64>,
+    pub posted_unix_ms: Option<u64>,
+    pub safe_unix_ms: Option<u64>,
+    pub finalized_unix_ms: Option<u64>,
+}
+
+/// End states as the database keeps them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HistoryEnd {
+    Included,
+    /// Left the pool; `reason` is the chain database's code.
+    Dropped {
+        reason: u8,
+    },
+    Replaced {
+        by: B256,
+    },
+    /// Broke a rule when its turn came; `required` and `actual` are what was compared.
+    Invalidated {
+        reason: u8,
+        required: U256,
+        actual: U256,
+    },
+}
+
 /// The chain database, as query threads see it.
 pub trait History {
+    /// Number of the newest block that can be read.
+    fn latest_number(&self) -> Option<u64>;
+
+    /// `None` when it is not (any more) remembered.
+    fn status(&self, hash: &B256) -> Result<Option<HistoryStatus>, HistoryError>;
+
     fn block_by_number(&self, number: u64) -> Result<Option<Box<dyn HistoryBlock + '_>>, HistoryError>;
 
     fn number_by_hash(&self, hash: &B256) -> Result<Option<u64>, HistoryError>;
 
     fn transaction_by_hash(&self, hash: &B256) -> Result<Option<Location>, HistoryError>;
 
-    /// Bloom of a block without reading its body.
-    fn bloom(&self, number: u64) -> Result<Option<Bloom>, HistoryError>;
+    /// Whether a block may have logs that match, without reading its body. False answers are certain.
+    fn may_have_logs(&self, number: u64, query: &LogQuery) -> Result<bool, HistoryError>;
 }

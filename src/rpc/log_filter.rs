@@ -3,6 +3,7 @@
 use alloy_primitives::{Bloom, BloomInput, Log};
 use serde_json::Value;
 
+use crate::chain::LogQuery;
 use crate::codec::hex;
 use crate::primitives::{Address, B256};
 use crate::rpc::error::RpcError;
@@ -79,6 +80,15 @@ impl LogFilter {
         let found = log.topics();
         self.topics.len() <= found.len()
             && self.topics.iter().zip(found).all(|(any_of, topic)| any_of.is_empty() || any_of.contains(topic))
+    }
+
+    /// The same conditions as the filters of blocks take them.
+    #[must_use]
+    pub fn query(&self) -> LogQuery {
+        LogQuery::new(
+            &self.addresses,
+            std::array::from_fn(|position| self.topics.get(position).map_or(&[][..], Vec::as_slice)),
+        )
     }
 
     /// Whether a block with this bloom can have a log that matches. False answers are certain.

@@ -16,6 +16,7 @@ pub mod view;
 
 pub mod encode;
 
+pub mod chain_history;
 pub mod history;
 
 pub mod log_filter;
@@ -24,15 +25,23 @@ pub mod plan;
 pub mod reply;
 pub mod subscription;
 
+pub mod query;
+pub mod query_call;
+pub mod query_fees;
+pub mod query_logs;
+pub mod query_pool;
+
 pub mod call;
 pub mod call_request;
 pub mod call_state;
 
-pub mod query_pool;
-
 pub use error::RpcError;
 pub use method::{Class, Method};
 pub use plan::{Plan, Rendered, SubmitRequest, plan, render_builder_answer};
+pub use query::{QueryCache, QueryContext, execute};
 pub use reply::{end_error, refusal_error, render_admitted, render_preconfirmed};
 pub use subscription::{ConnectionKey, NotificationSink, Progress, SubscriptionId, SubscriptionKind, Subscriptions};
 pub use view::{Settings, View};
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,7 @@
 //! The query pool's worker loop.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use crossbeam::channel::Receiver;
 use crossbeam::queue::ArrayQueue;
@@ -8,8 +9,11 @@ use crossbeam::queue::ArrayQueue;
 use crate::chain::ChainReader;
 use crate::config::genesis::ChainSpec;
 use crate::messages::{QueryJob, QueryReply};
+use crate::primitives::{Sequence, ShardId};
 use crate::ring::Doorbell;
-use crate::rpc::Settings;
+use crate::rpc::query::{QueryBounds, QueryCache, QueryContext, execute};
+use crate::rpc::view::{Settings, View};
+use crate::runtime::clock;
 use crate::topology::Shared;
 
 /// Where the replies of one shard go.
@@ -32,6 +36,29 @@ pub struct QuerySeat {
 }
 
 /// Runs until every sender of jobs is gone.
+///
+/// Runs on: query thread; blocks while there is no job.
 pub fn run(seat: &QuerySeat) {
-    let _ = seat;
+    let mut cache = QueryCache::default();
+    let fork_at = |timestamp| seat.spec.fork_at(timestamp);
+    while let Ok(job) = seat.jobs.recv() {
+        // ORDERING: Acquire, before the heads are read: what is durable was published before. Pairs with the Release of the thread
+        // that makes it durable.
+        let durable = Sequence(seat.shared.durable_seq.load(Ordering::Acquire));
+        let heads = seat.shared.heads.load_full();
+        let context = QueryContext {
+            view: View { heads: &heads, durable, settings: &seat.settings },
+            history: &seat.chain,
+            bounds: QueryBounds { gas_max: seat.gas_max, duration_ns_max: seat.timeout_ns },
+            now_ns: &clock::monotonic_ns,
+            now_unix_s: clock::wall_unix_ns() / 1_000_000_000,
+            fork_at: &fork_at,
+        };
+        let ShardId(shard) = job.shard;
+        let reply = execute(&context, &mut cache, &job);
+        let Some(shard) = seat.shards.get(usize::from(shard)) else { continue };
+        let pushed = shard.replies.push(reply);
+        assert!(pushed.is_ok(), "a shard has at most as many queries in flight as its queue has slots");
+        shard.doorbell.ring();
+    }
 }

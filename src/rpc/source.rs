@@ -50,6 +50,8 @@ pub enum BlockSource<'a> {
     Open(OpenPrefix<'a>),
     Sealed(&'a SealedBlock),
     Stored(Box<dyn HistoryBlock + 'a>),
+    /// What would be opened next: `pending` while no block is open.
+    Unopened(Box<BlockContext>),
 }
 
 /// A transaction and where its bytes are.
@@ -144,7 +146,7 @@ impl BlockSource<'_> {
     #[must_use]
     pub fn header(&self) -> Option<(&Header, B256)> {
         match self {
-            Self::Open(_) => None,
+            Self::Open(_) | Self::Unopened(_) => None,
             Self::Sealed(sealed) => Some((&sealed.header, sealed.hash)),
             Self::Stored(stored) => Some((stored.header(), stored.hash())),
         }
@@ -154,6 +156,7 @@ impl BlockSource<'_> {
     pub fn place(&self) -> Place {
         match self {
             Self::Open(prefix) => Place::unsealed(&prefix.block.context),
+            Self::Unopened(context) => Place::unsealed(context),
             Self::Sealed(sealed) => Place::sealed(&sealed.header, sealed.hash),
             Self::Stored(stored) => Place::sealed(stored.header(), stored.hash()),
         }
@@ -163,6 +166,7 @@ impl BlockSource<'_> {
     pub fn tx_count(&self) -> usize {
         match self {
             Self::Open(prefix) => prefix.tx_count,
+            Self::Unopened(_) => 0,
             Self::Sealed(sealed) => sealed.block.transactions.len(),
             Self::Stored(stored) => stored.tx_count(),
         }
@@ -179,6 +183,7 @@ impl BlockSource<'_> {
                 Ok(Some(TxView { raw, hash, sender }))
             }
             Self::Open(OpenPrefix { block, .. }) => Ok(placed_view(block, index)),
+            Self::Unopened(_) => Ok(None),
             Self::Sealed(sealed) => Ok(placed_view(&sealed.block, index)),
         }
     }
@@ -195,6 +200,7 @@ impl BlockSource<'_> {
             }
             Self::Open(prefix) => prefix.block,
             Self::Sealed(sealed) => &sealed.block,
+            Self::Unopened(_) => return Ok(None),
         };
         Ok(block.transactions.get(index).map(|tx| ReceiptView::placed(block, tx, index)))
     }
@@ -226,7 +232,7 @@ impl BlockSource<'_> {
         let (raw, hash, sender) = stored.transaction(index)?;
         let HistoryReceipt { success, cumulative_gas_used, gas_used, contract_address, logs } =
             stored.receipt(index)?;
-        let base_fee = stored.header().base_fee_per_gas;
+        let base_fee_wei = stored.header().base_fee_per_gas.unwrap_or(0);
         Ok(ReceiptView {
             tx: TxView { raw, hash, sender },
             index,
@@ -234,7 +240,7 @@ impl BlockSource<'_> {
             gas_used,
             cumulative_gas_used,
             contract_address,
-            effective_gas_price_wei: decode_envelope(raw)?.effective_gas_price(base_fee),
+            effective_gas_price_wei: tx_price_wei(&decode_envelope(raw)?, base_fee_wei),
             first_log_index,
             logs: Logs::Owned(logs),
         })
@@ -250,6 +256,12 @@ fn placed_view(block: &OpenBlock, index: usize) -> Option<TxView<'_>> {
 pub fn decode_envelope(raw: &[u8]) -> Result<TxEnvelope, RpcError> {
     TxEnvelope::decode_2718_exact(raw)
         .map_err(|error| RpcError::internal(format!("stored transaction does not decode: {error}")))
+}
+
+/// What a transaction pays per gas at a base fee.
+#[must_use]
+pub fn tx_price_wei(envelope: &TxEnvelope, base_fee_wei: u64) -> u128 {
+    envelope.effective_gas_price(Some(base_fee_wei))
 }
 
 impl From<HistoryError> for RpcError {

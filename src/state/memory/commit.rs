@@ -64,7 +64,7 @@ pub fn commit(
 impl Commit<'_> {
     fn apply(&mut self, parent: &Version, accounts: &[AccountChange], spread: bool) -> Result<Link, StateError> {
         let keys = hash_keys(accounts.len(), spread, |index| accounts[index].address.as_slice());
-        let order = sorted(&keys);
+        let order = sorted(&keys, spread);
         if let Some(pair) = order.windows(2).find(|pair| keys[pair[0]] == keys[pair[1]]) {
             return Err(StateError::AccountRepeated { address: accounts[pair[0]].address });
         }
@@ -107,7 +107,8 @@ impl Commit<'_> {
         let first_segment = *self.segment_next;
         let segments = &self.segments;
         let work = |(bin, pieces): (usize, &&[Piece<'_>])| {
-            let mut writer = Writer::new(segments, first_segment + bin as u32, updates);
+            let change_count = pieces.iter().map(|piece| piece.changes.len()).sum();
+            let mut writer = Writer::new(segments, first_segment + bin as u32, updates, change_count);
             for piece in *pieces {
                 writer.update_root(piece.old, usize::from(piece.digit.is_some()), piece.changes)?;
             }
@@ -142,7 +143,7 @@ impl Commit<'_> {
             return Ok(());
         }
         let segment = *self.segment_next;
-        let mut writer = Writer::new(&self.segments, segment, &[]);
+        let mut writer = Writer::new(&self.segments, segment, &[], 0);
         for (_, children) in split {
             writer.join_root(children)?;
         }
@@ -279,9 +280,13 @@ fn empty_link() -> Link {
 }
 
 /// The order of keys.
-fn sorted(keys: &[Key]) -> Vec<usize> {
+fn sorted(keys: &[Key], spread: bool) -> Vec<usize> {
     let mut order: Vec<usize> = (0..keys.len()).collect();
-    order.sort_unstable_by_key(|index| keys[*index]);
+    if spread {
+        order.par_sort_unstable_by_key(|index| keys[*index]);
+    } else {
+        order.sort_unstable_by_key(|index| keys[*index]);
+    }
     order
 }
 

@@ -158,7 +158,7 @@ impl Branch<'_> {
 
 impl<'a> Node<'a> {
     /// Reads the node that `words` starts with; `None` when it is cut short or of no known kind.
-    #[inline]
+    #[inline(always)]
     pub fn read(words: &'a [u64]) -> Option<Self> {
         let header = *words.first()?;
         Some(match header & KIND_MASK {
@@ -245,6 +245,29 @@ fn read_account(header: u64, words: &[u64]) -> Option<AccountLeaf> {
     Some(AccountLeaf { key: four(head, 1), account, storage })
 }
 
+/// The child on the way to `nibble` when `words` starts with a branch: what a read needs of it. `None`: no branch.
+#[inline]
+pub fn branch_child(words: &[u64], nibble: usize) -> Option<Position> {
+    let header = *words.first()?;
+    if header & KIND_MASK != KIND_BRANCH {
+        return None;
+    }
+    let mask = (header >> 16) as u16;
+    if mask >> nibble & 1 == 0 {
+        return Some(0);
+    }
+    words.get(1 + child_ordinal(mask, nibble)).copied()
+}
+
+/// How many words a branch takes; 0 when `words` starts with something else.
+#[inline]
+pub fn branch_words(words: &[u64]) -> usize {
+    match words.first() {
+        Some(header) if header & KIND_MASK == KIND_BRANCH => 1 + 5 * ((header >> 16) as u16).count_ones() as usize,
+        _ => 0,
+    }
+}
+
 /// Appends a branch whose slots are written later ([`set_slot`]) or known.
 pub fn write_branch(children: &[(usize, Link)], words: &mut Vec<u64>) {
     let mut header = KIND_BRANCH;
@@ -318,7 +341,7 @@ pub fn set_child(words: &mut [u64], ordinal: usize, child: Position) {
     words[place] = child;
 }
 
-fn child_ordinal(mask: u16, nibble: usize) -> usize {
+pub fn child_ordinal(mask: u16, nibble: usize) -> usize {
     (mask & ((1 << nibble) - 1)).count_ones() as usize
 }
 
@@ -356,14 +379,6 @@ pub fn nibble(key: &Key, index: usize) -> usize {
     (key[index / 16] >> (60 - 4 * (index % 16)) & 0xf) as usize
 }
 
-/// The key with nibble `index` replaced.
-pub fn with_nibble(key: &Key, index: usize, nibble: usize) -> Key {
-    let mut key = *key;
-    let shift = 60 - 4 * (index % 16);
-    key[index / 16] = key[index / 16] & !(0xf << shift) | (nibble as u64) << shift;
-    key
-}
-
 /// How many leading nibbles two keys share.
 pub fn shared_nibbles(a: &Key, b: &Key) -> usize {
     for word in 0..4 {
@@ -387,16 +402,28 @@ fn encode_branch(branch: &Branch<'_>, out: &mut Vec<u8>) {
             + 1
     };
     list_header(payload_bytes, out);
+    let mut buffer = [0x80; 33 * WIDTH + 1];
+    let mut end = 0;
     let mut ordinal = 0;
     for nibble in 0..WIDTH {
         if branch.mask >> nibble & 1 == 0 {
-            out.push(0x80);
+            end += 1;
+            continue;
+        }
+        let bytes = key_bytes(&branch.hashes[ordinal]);
+        ordinal += 1;
+        if branch.embedded >> nibble & 1 == 0 {
+            buffer[end] = 0xa0;
+            buffer[end + 1..end + 33].copy_from_slice(bytes.as_slice());
+            end += 33;
         } else {
-            Slot { words: branch.hashes[ordinal], embedded: branch.embedded >> nibble & 1 == 1 }.write(out);
-            ordinal += 1;
+            let len = embedded_bytes(&bytes);
+            buffer[end..end + len].copy_from_slice(&bytes[..len]);
+            end += len;
         }
     }
-    out.push(0x80);
+    debug_assert_eq!(end + 1, payload_bytes);
+    out.extend_from_slice(&buffer[..=end]);
 }
 
 fn encode_leaf(key: &Key, depth: usize, value: &[u8], out: &mut Vec<u8>) {

@@ -1,3 +1,5 @@
+#![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
+
 use std::collections::BTreeMap;
 
 use alloy_primitives::{address, keccak256 as oracle_keccak256};
@@ -224,7 +226,7 @@ proptest! {
                     Change { key: key_words(key), value }
                 })
                 .collect();
-            let mut writer = Writer::new(&segments, segment, &[]);
+            let mut writer = Writer::new(&segments, segment, &[], changes.len());
             writer.update_root(root, 0, &changes).unwrap();
             root = writer.hash().unwrap()[0];
             let words = writer.into_words();
@@ -319,6 +321,31 @@ fn space_is_reclaimed() {
     println!("live {live_bytes} bytes, peak {peak_bytes} bytes, {} segments", moved.segment_count());
     assert!(peak_bytes < 4 * live_bytes + (2 << 20), "{peak_bytes} for {live_bytes} live");
     assert!(moved.segment_count() < 4_000);
+}
+
+/// A deleted account's storage must not pass to the account that takes its place in the trie.
+#[test]
+fn storage_stays_with_its_account() {
+    let mut store = store();
+    let mut model = Model::default();
+    let change = |number, account, storage| AccountChange {
+        address: test_address(number),
+        account,
+        storage_cleared: false,
+        storage,
+    };
+    let first = vec![change(9, Some(info(0)), vec![(U256::ZERO, U256::from(1))])];
+    let second = vec![change(9, None, vec![]), change(0, Some(info(0)), vec![])];
+    let third = vec![change(9, Some(info(4)), vec![(U256::from(7), U256::from(8))])];
+    let fourth = vec![change(9, None, vec![(U256::from(7), U256::from(9))])];
+    let mut reader = store.empty();
+    for accounts in [first, second, third, fourth] {
+        let changes = StateChanges { accounts, codes: vec![] };
+        reader = store.commit(&reader, &changes).unwrap();
+        model.apply(&changes);
+        let probe = |number| (test_address(number), vec![U256::ZERO, U256::from(7)]);
+        check(&reader, &model, &[probe(0), probe(9)]);
+    }
 }
 
 #[test]

@@ -6,9 +6,11 @@
 //! while its node is in this writer's words, and none is after [`Writer::hash`].
 
 use super::node::{
-    AccountLeaf, Extension, KEY_NIBBLES, Key, Link, NODE_RLP_BYTES_MAX, Node, Position, Slot, SlotLeaf, WIDTH,
-    key_bytes, nibble, set_slot, shared_nibbles, with_nibble, write_account, write_branch, write_extension, write_slot,
+    AccountLeaf, Branch, Extension, KEY_NIBBLES, Key, Link, NODE_RLP_BYTES_MAX, Node, Position, Slot, SlotLeaf, WIDTH,
+    child_ordinal, key_bytes, nibble, set_child, set_slot, shared_nibbles, write_account, write_branch,
+    write_extension, write_slot,
 };
+use super::prefetch;
 use super::segment::{Segments, position, segment_of, word_of};
 use crate::crypto::keccak::keccak256_each;
 use crate::state::{Account, AccountInfo, ROOT_EMPTY, StateError};
@@ -16,6 +18,13 @@ use alloy_primitives::{B256, U256};
 
 /// Messages hashed at a time: their RLP (up to 68 KB) and digests stay in the level 2 cache.
 const HASH_MESSAGES: usize = 128;
+
+/// Words that a change appends, measured for 10,000 changes of 1,000,000 accounts: 131.
+const CHANGE_WORDS: usize = 160;
+/// Words that the first change appends on top: a path of six full branches.
+const WORDS_MIN: usize = 512;
+/// Smaller segments, of which there may be many, give back what they did not need: 64 KiB.
+const SHRINK_WORDS: usize = 8 << 10;
 
 /// One changed entry of a trie.
 #[derive(Clone, Copy, Debug)]
@@ -61,11 +70,10 @@ enum Edge {
     Known(Link),
     /// A leaf; its slot depends on the depth at which it will hang.
     Leaf(Position),
-    /// A branch at `depth`, reached by the nibbles of `path`. An extension is made when it hangs higher.
+    /// A branch at `depth`. An extension is made when it hangs higher.
     Branch {
         node: Position,
-        depth: usize,
-        path: Key,
+        depth: u8,
         slot: Option<Slot>,
     },
 }
@@ -103,17 +111,21 @@ pub struct Writer<'a> {
     /// By depth of the node: a deeper one is hashed before its parent.
     pending: Vec<Vec<Pending>>,
     roots: Vec<Link>,
+    /// The nodes below have been asked for.
+    prefetched: bool,
 }
 
 impl<'a> Writer<'a> {
-    pub fn new(segments: &'a Segments, segment: u32, updates: &'a [AccountUpdate]) -> Self {
+    /// `change_count`: how many changes are going to come, so that the buffer seldom grows.
+    pub fn new(segments: &'a Segments, segment: u32, updates: &'a [AccountUpdate], change_count: usize) -> Self {
         Self {
             segments,
             updates,
             segment,
-            words: Vec::new(),
+            words: Vec::with_capacity(WORDS_MIN + change_count * CHANGE_WORDS),
             pending: vec![Vec::new(); KEY_NIBBLES + 1],
             roots: Vec::new(),
+            prefetched: false,
         }
     }
 
@@ -127,7 +139,7 @@ impl<'a> Writer<'a> {
     /// Joins the subtrees below a root branch. The result is a root as in [`Self::update_root`].
     pub fn join_root(&mut self, children: &[Link; WIDTH]) -> Result<(), StateError> {
         let edges = children.map(|link| if link.node == 0 { Edge::Empty } else { Edge::Known(link) });
-        let edge = self.join(0, &[0; 4], &edges)?;
+        let edge = self.join(0, &edges)?;
         self.add_root(edge, 0)
     }
 
@@ -146,8 +158,11 @@ impl<'a> Writer<'a> {
     }
 
     /// The finished segment. Everything has been hashed.
-    pub fn into_words(self) -> Vec<u64> {
+    pub fn into_words(mut self) -> Vec<u64> {
         debug_assert!(self.pending.iter().all(Vec::is_empty));
+        if self.words.capacity() > 2 * self.words.len() || self.words.len() < SHRINK_WORDS {
+            self.words.shrink_to_fit();
+        }
         self.words
     }
 
@@ -186,8 +201,7 @@ impl<'a> Writer<'a> {
         }
         let edge = match self.segments.node(old.node)? {
             Node::Branch(branch) => {
-                let children = std::array::from_fn(|nibble| branch.child(nibble));
-                return self.update_branch(old, &children, depth, changes);
+                return self.update_branch(old, &branch, depth, changes);
             }
             Node::Extension(extension) => {
                 let edge = self.update_extension(&extension, extension.start, changes)?;
@@ -206,30 +220,81 @@ impl<'a> Writer<'a> {
     fn update_branch(
         &mut self,
         old: Link,
-        children: &[Link; WIDTH],
+        branch: &Branch<'_>,
         depth: usize,
         changes: &[Change],
     ) -> Result<Edge, StateError> {
+        if !self.prefetched && changes.len() <= prefetch::GROUP_CHANGES {
+            prefetch::paths(self.segments, old.node, depth, changes);
+            self.prefetched = true;
+            let edge = self.update_branch(old, branch, depth, changes);
+            self.prefetched = false;
+            return edge;
+        }
         let mut edges = [Edge::Empty; WIDTH];
-        let mut changed = false;
+        let mut changed = 0u16;
+        let mut reshaped = false;
         let mut rest = changes;
-        for (digit, (edge, child)) in edges.iter_mut().zip(children).enumerate() {
+        while let Some(first) = rest.first() {
+            let digit = nibble(&first.key, depth);
             let (group, after) = rest.split_at(group_len(rest, depth, digit));
             rest = after;
-            *edge = self.update(*child, depth + 1, group)?;
-            changed |= match edge {
-                Edge::Known(_) => false,
-                Edge::Empty => child.node != 0,
-                Edge::Leaf(_) | Edge::Branch { .. } => true,
-            };
+            let child = branch.child(digit);
+            let edge = self.update(child, depth + 1, group)?;
+            let same = matches!(edge, Edge::Known(_)) || matches!(edge, Edge::Empty) && child.node == 0;
+            changed |= u16::from(!same) << digit;
+            reshaped |= matches!(edge, Edge::Empty) != (child.node == 0);
+            edges[digit] = edge;
         }
-        if changed { self.join(depth, &changes[0].key, &edges) } else { Ok(Edge::Known(old)) }
+        if changed == 0 {
+            return Ok(Edge::Known(old));
+        }
+        if !reshaped {
+            return self.patch(old.node, branch, depth, &edges, changed);
+        }
+        for digit in (0..WIDTH).filter(|digit| branch.mask & !changed & 1 << digit != 0) {
+            edges[digit] = Edge::Known(branch.child(digit));
+        }
+        self.join(depth, &edges)
+    }
+
+    /// Copies a branch of which only `changed` children are different, none new and none gone.
+    fn patch(
+        &mut self,
+        node: Position,
+        branch: &Branch<'_>,
+        depth: usize,
+        edges: &[Edge; WIDTH],
+        changed: u16,
+    ) -> Result<Edge, StateError> {
+        let mut hung = [(0, None); WIDTH];
+        for (digit, edge) in edges.iter().enumerate() {
+            if changed >> digit & 1 == 1
+                && let Some(place) = self.hang(edge, depth + 1)?
+            {
+                hung[digit] = place;
+            }
+        }
+        let word = self.next_word()?;
+        let segments = self.segments;
+        let old = segments.words(node).and_then(|words| words.get(..Node::Branch(*branch).word_count()));
+        self.words.extend_from_slice(old.ok_or(StateError::NodeBroken { node })?);
+        let words = &mut self.words[word as usize..];
+        for (digit, (node, slot)) in hung.into_iter().enumerate().filter(|(_, (node, _))| *node != 0) {
+            set_child(words, child_ordinal(branch.mask, digit), node);
+            match slot {
+                Some(slot) => set_slot(words, digit, slot),
+                None => {
+                    self.pending[depth + 1].push(Pending { node, target: Target::Slot { word, nibble: digit as u8 } })
+                }
+            }
+        }
+        Ok(Edge::Branch { node: position(self.segment, word), depth: depth as u8, slot: None })
     }
 
     /// Updates what hangs below the extension's nibbles from `start` on. Unchanged: a branch whose slot is known.
     fn update_extension(&mut self, old: &Extension, start: usize, changes: &[Change]) -> Result<Edge, StateError> {
-        let unchanged =
-            Edge::Branch { node: old.child.node, depth: old.end, path: old.path, slot: Some(old.child.slot) };
+        let unchanged = Edge::Branch { node: old.child.node, depth: old.end as u8, slot: Some(old.child.slot) };
         let mut live = changes.iter().filter(|change| !change.is_delete());
         let first = live.next();
         let last = live.next_back().or(first);
@@ -256,7 +321,7 @@ impl<'a> Writer<'a> {
                 self.update_extension(old, shared + 1, group)?
             };
         }
-        self.join(shared, &old.path, &edges)
+        self.join(shared, &edges)
     }
 
     /// Builds the subtree of an old leaf, if any, and of new entries.
@@ -289,15 +354,15 @@ impl<'a> Writer<'a> {
                 *edge = self.build(old, shared + 1, group)?;
             }
         }
-        self.join(shared, &low, &edges)
+        self.join(shared, &edges)
     }
 
-    /// Makes the branch at `depth` on `path`, or what remains when it has fewer than two children.
-    fn join(&mut self, depth: usize, path: &Key, edges: &[Edge; WIDTH]) -> Result<Edge, StateError> {
-        let mut present = edges.iter().enumerate().filter(|(_, edge)| !matches!(edge, Edge::Empty));
-        let Some((digit, only)) = present.next() else { return Ok(Edge::Empty) };
+    /// Makes the branch at `depth`, or what remains when it has fewer than two children.
+    fn join(&mut self, depth: usize, edges: &[Edge; WIDTH]) -> Result<Edge, StateError> {
+        let mut present = edges.iter().filter(|edge| !matches!(edge, Edge::Empty));
+        let Some(only) = present.next() else { return Ok(Edge::Empty) };
         if present.next().is_none() {
-            return self.loosen(*only, depth + 1, &with_nibble(path, depth, digit));
+            return self.loosen(*only, depth + 1);
         }
         let mut children = [(0, Link::default()); WIDTH];
         let mut pending = [0u64; WIDTH];
@@ -317,16 +382,16 @@ impl<'a> Writer<'a> {
                 self.pending[depth + 1].push(Pending { node: *node, target });
             }
         }
-        Ok(Edge::Branch { node: position(self.segment, word), depth, path: *path, slot: None })
+        Ok(Edge::Branch { node: position(self.segment, word), depth: depth as u8, slot: None })
     }
 
-    /// An edge that hung at `depth` on `path` and will hang higher.
-    fn loosen(&self, edge: Edge, depth: usize, path: &Key) -> Result<Edge, StateError> {
+    /// An edge that hung at `depth` and will hang higher.
+    fn loosen(&self, edge: Edge, depth: usize) -> Result<Edge, StateError> {
         let Edge::Known(link) = edge else { return Ok(edge) };
         Ok(match self.node(link.node)? {
-            Node::Branch(_) => Edge::Branch { node: link.node, depth, path: *path, slot: Some(link.slot) },
-            Node::Extension(Extension { path, end, child, .. }) => {
-                Edge::Branch { node: child.node, depth: end, path, slot: Some(child.slot) }
+            Node::Branch(_) => Edge::Branch { node: link.node, depth: depth as u8, slot: Some(link.slot) },
+            Node::Extension(Extension { end, child, .. }) => {
+                Edge::Branch { node: child.node, depth: end as u8, slot: Some(child.slot) }
             }
             Node::Account(_) | Node::Slot(_) => Edge::Leaf(link.node),
         })
@@ -338,8 +403,12 @@ impl<'a> Writer<'a> {
             Edge::Empty => None,
             Edge::Known(link) => Some((link.node, Some(link.slot))),
             Edge::Leaf(node) => Some((node, None)),
-            Edge::Branch { node, depth: branch_depth, slot, .. } if branch_depth == depth => Some((node, slot)),
-            Edge::Branch { node, depth: end, path, slot } => {
+            Edge::Branch { node, depth: branch_depth, slot } if usize::from(branch_depth) == depth => {
+                Some((node, slot))
+            }
+            Edge::Branch { node, depth: end, slot } => {
+                let end = usize::from(end);
+                let path = self.some_key(node)?;
                 let word = self.next_word()?;
                 let child = Link { node, slot: slot.unwrap_or_default() };
                 write_extension(&Extension { path, start: depth, end, child }, &mut self.words);
@@ -349,6 +418,18 @@ impl<'a> Writer<'a> {
                 Some((position(self.segment, word), None))
             }
         })
+    }
+
+    /// The key of some leaf below a node: its first nibbles are the path to the node.
+    fn some_key(&self, mut node: Position) -> Result<Key, StateError> {
+        for _ in 0..=KEY_NIBBLES {
+            match self.node(node)? {
+                Node::Branch(branch) => node = branch.children.first().copied().unwrap_or_default(),
+                Node::Extension(extension) => return Ok(extension.path),
+                Node::Account(AccountLeaf { key, .. }) | Node::Slot(SlotLeaf { key, .. }) => return Ok(key),
+            }
+        }
+        Err(StateError::NodeBroken { node })
     }
 
     fn add_root(&mut self, edge: Edge, depth: usize) -> Result<(), StateError> {

@@ -1,7 +1,7 @@
 //! `crypto::recovery` against k256 (through alloy's signature type).
 
 use alloy_primitives::Signature;
-use native_sequencer::crypto::recovery::{GROUP_ORDER, RecoverError, RecoverItem, S_MAX, recover_batch};
+use native_sequencer::crypto::recovery::{GROUP_ORDER, RecoverError, RecoverItem, S_MAX, recover, recover_batch};
 use native_sequencer::primitives::{Address, B256, U256};
 use rand::Rng;
 use rand::rngs::StdRng;
@@ -33,6 +33,7 @@ fn check(items: &[RecoverItem]) {
     recover_batch(items, &mut senders);
     for (item, sender) in items.iter().zip(&senders) {
         assert_eq!(*sender, expected(item), "{item:?}");
+        assert_eq!(*sender, recover(item), "{item:?}");
     }
 }
 

@@ -1,0 +1,77 @@
+use std::path::PathBuf;
+
+use super::*;
+use crate::chain::sealed_record::Recorder;
+use crate::chain::{ChainLimits, ChainWriter};
+use crate::config::genesis::{DEV_ACCOUNTS, dev_genesis};
+use crate::primitives::Fork;
+use crate::state::Store;
+use crate::testing::bench_chain::BenchChain;
+use crate::testing::signing::TestKey;
+
+struct TestDir(PathBuf);
+
+impl TestDir {
+    fn new(name: &str) -> Self {
+        let dir = std::env::temp_dir().join(format!("sequencer-replay-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).expect("a temporary directory");
+        Self(dir)
+    }
+}
+
+impl Drop for TestDir {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn store() -> Store {
+    Store::new(Arc::new(rayon::ThreadPoolBuilder::new().num_threads(1).build().expect("one thread")))
+}
+
+/// Three blocks of transfers on disk, and the hash of the last.
+fn write_chain(dir: &TestDir, spec: &ChainSpec) -> B256 {
+    let (mut writer, _) = ChainWriter::open(&dir.0, ChainLimits::default()).expect("an empty directory");
+    let mut recorder = Recorder::default();
+    let mut chain = BenchChain::new(spec.clone());
+    writer.append(&recorder.record(&chain.core.heads().latest).0).expect("block 0");
+    let keys: Vec<TestKey> = DEV_ACCOUNTS.iter().map(|(_, secret)| TestKey::from_hex(secret)).collect();
+    let mut last = B256::ZERO;
+    for nonce in 0..3 {
+        chain.advance(1_000_000_000);
+        for key in &keys {
+            chain.submit(&key.transfer(spec.chain_id, nonce, Address::repeat_byte(nonce as u8 + 1), 5));
+        }
+        let sealed = chain.finish_block();
+        last = sealed.hash;
+        writer.append(&recorder.record(&sealed).0).expect("the next block");
+    }
+    last
+}
+
+#[test]
+fn a_stored_chain_is_executed_again_to_the_same_hashes() {
+    let dir = TestDir::new("same");
+    let spec = dev_genesis(Fork::Osaka, 10).expect("built in");
+    let last = write_chain(&dir, &spec);
+    let (_writer, reader) = ChainWriter::open(&dir.0, ChainLimits::default()).expect("what was written opens");
+    let mut store = store();
+    let genesis = genesis_block(&spec, &mut store).expect("commits");
+    let (recent, mut world) = replay(&spec, &reader, &mut store, genesis).expect("the same chain");
+    assert_eq!(recent.len(), 4);
+    assert_eq!(recent[3].hash, last);
+    assert_eq!(world.account(Address::repeat_byte(3)).expect("readable").balance_wei, 50);
+}
+
+#[test]
+fn other_rules_are_found_out_at_the_first_block_that_differs() {
+    let dir = TestDir::new("differs");
+    let spec = dev_genesis(Fork::Osaka, 10).expect("built in");
+    write_chain(&dir, &spec);
+    let (_writer, reader) = ChainWriter::open(&dir.0, ChainLimits::default()).expect("what was written opens");
+    let other = dev_genesis(Fork::Osaka, 11).expect("built in");
+    let mut store = store();
+    let genesis = genesis_block(&other, &mut store).expect("commits");
+    let error = replay(&other, &reader, &mut store, genesis).err().expect("another state");
+    assert!(matches!(error, ReplayError::HashDiffers { number: 1, .. }), "{error}");
+}
