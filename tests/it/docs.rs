@@ -54,7 +54,8 @@ fn the_reference_configuration_names_every_setting_with_its_default() {
             faults.push(format!("{REFERENCE}:{line}: say `Alias: {}.`", setting.env_alias.unwrap_or_default()));
         }
     }
-    faults.extend(keys.iter().map(|(name, (line, _))| format!("{REFERENCE}:{line}: `{name}` is no setting: remove it")));
+    faults
+        .extend(keys.iter().map(|(name, (line, _))| format!("{REFERENCE}:{line}: `{name}` is no setting: remove it")));
     assert!(faults.is_empty(), "\n{}\n", faults.join("\n"));
 }
 

@@ -174,7 +174,10 @@ fn unsafe_code_is_where_the_list_says() {
         let is_listed = listed.contains(file.path.as_str());
         let line = uses.map_or(1, |index| index + 1);
         if uses.is_some() && !is_listed {
-            faults.push(format!("{}:{line}: unsafe outside UNSAFE_FILES: use safe code, or argue for an entry", file.path));
+            faults.push(format!(
+                "{}:{line}: unsafe outside UNSAFE_FILES: use safe code, or argue for an entry",
+                file.path
+            ));
         } else if is_listed && uses.is_none() {
             faults.push(format!("{}:1: has no unsafe code any more: remove it from UNSAFE_FILES", file.path));
         } else if is_listed && !allows {
@@ -228,7 +231,8 @@ fn files_stay_readable() {
     for file in product_files() {
         let first = file.text.lines().find(|line| !line.trim().is_empty() && !line.starts_with("#!["));
         if !first.is_some_and(|line| line.starts_with("//!")) {
-            faults.push(format!("{}:1: open with `//!`: input and output, owner, invariants, what is absent", file.path));
+            faults
+                .push(format!("{}:1: open with `//!`: input and output, owner, invariants, what is absent", file.path));
         }
     }
     none(&faults);
@@ -240,7 +244,8 @@ fn nothing_is_left_for_later() {
     for file in rust_files() {
         for (number, line) in file.text.lines().enumerate() {
             let hits = FORBIDDEN.iter().filter(|(word, _)| has_word(line, &word.concat()));
-            faults.extend(hits.map(|(word, what)| format!("{}:{}: `{}`: {what}", file.path, number + 1, word.concat())));
+            faults
+                .extend(hits.map(|(word, what)| format!("{}:{}: `{}`: {what}", file.path, number + 1, word.concat())));
         }
     }
     none(&faults);
@@ -279,7 +284,7 @@ fn no_machine_is_named() {
     none(&faults);
 }
 
-/// Whether a line holds an absolute path: `/home/x`, but not `https://example.org/home/x`.
+/// Whether a line holds an absolute path: `/srv/x`, but not `https://example.org/srv/x`.
 fn names_path(line: &str, path: &str) -> bool {
     line.match_indices(path).any(|(at, _)| {
         let before = line[..at].chars().next_back();
@@ -298,7 +303,11 @@ fn lock_files_name_public_registries_only() {
         };
         for (number, line) in file.text.lines().enumerate() {
             if line.split_once(key).is_some_and(|(_, value)| !value.starts_with(host)) {
-                faults.push(format!("{}:{}: only {host} may be named here: lock again without mirrors", file.path, number + 1));
+                faults.push(format!(
+                    "{}:{}: only {host} may be named here: lock again without mirrors",
+                    file.path,
+                    number + 1
+                ));
             }
         }
     }
@@ -311,7 +320,7 @@ fn the_rules_themselves_see_what_they_should() {
     assert!(has_word("std::thread::spawn(", "thread::spawn") && !has_word("thread::spawned", "thread::spawn"));
     assert_eq!(crate_modules("use crate::ring::{Consumer, Doorbell};"), ["ring"]);
     assert_eq!(crate_modules("use crate::{limits, ring::Ring}; crate::rpc::run()"), ["limits", "ring", "rpc"]);
-    assert!(names_path("cd /home/x", "/home/") && !names_path("https://example.org/home/x", "/home/"));
+    assert!(names_path("cd /srv/x", "/srv/") && !names_path("https://example.org/srv/x", "/srv/"));
     assert_eq!(module_name("src/builder/core.rs"), "builder::core");
     assert_eq!(module_name("src/chain/mod.rs"), "chain");
     assert_eq!(module_name("src/lib.rs"), "lib");
