@@ -1,18 +1,54 @@
 //! The shard's thread: glommio sockets, timers and rings around [`super::connection`] and [`crate::rpc`], no protocol of its own.
 
+use std::cell::RefCell;
+use std::future::Future;
 use std::net::SocketAddr;
+use std::pin::Pin;
+use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::SyncSender;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use crossbeam::channel::Sender;
 use crossbeam::queue::ArrayQueue;
+use futures_lite::future::poll_fn;
+use futures_lite::{AsyncRead, AsyncWrite};
+use glommio::net::{TcpListener, TcpStream};
+use glommio::timer::Timer;
+use glommio::{LocalExecutor, LocalExecutorBuilder, Placement};
 
 use crate::config::{HttpConfig, Wait};
+use crate::ingress::connection::Phase;
+use crate::ingress::shard::ShardCore;
+use crate::limits::SPIN_NS;
 use crate::messages::{BuilderReply, IngressMessage, QueryJob, QueryReply};
 use crate::primitives::ShardId;
 use crate::ring::{Consumer, Doorbell, Producer};
+use crate::rpc::ConnectionKey;
+use crate::runtime::clock;
 use crate::runtime::slab::{Slab, TxHandle};
 use crate::topology::Shared;
+
+/// glommio 0.9 probes for operations of Linux 5.8 and ends the process without them.
+const KERNEL_MIN: (u32, u32) = (5, 8);
+/// The executor's registered memory is for files, of which a shard has none: the least it takes.
+const IO_MEMORY_BYTES: usize = 64 << 10;
+/// Only polls of sockets go through the ring; RUNTIME.md measured no loss at 128.
+const RING_SLOTS: usize = 128;
+/// How long tasks may run before the executor looks at the ring again.
+const PREEMPT_AFTER: Duration = Duration::from_millis(1);
+/// One read takes two batches of 100 transfers.
+const READ_BUFFER_BYTES: usize = 128 << 10;
+/// Full reads of one connection before the others get their turn.
+const READS_PER_POLL_MAX: usize = 8;
+/// Time-outs of connections are seconds; they may be late by this.
+const CHECK_PERIOD_NS: u64 = 500_000_000;
+/// What is left to write when the process closes gets this long.
+const CLOSE_NS_MAX: u64 = 500_000_000;
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+const TOO_MANY_CONNECTIONS: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nRetry-After: 1\r\nContent-Type: text/plain\r\nContent-Length: 21\r\n\r\ntoo many connections\n";
 
 /// What a shard knows of the process from the start.
 #[derive(Clone, Debug)]
@@ -55,6 +91,356 @@ pub struct ShardSeat {
 /// # Errors
 /// What the executor could not be given: the process must stop.
 pub fn run(seat: ShardSeat) -> Result<(), String> {
-    let _ = seat;
-    Err("not written yet".to_owned())
+    let executor = match check_kernel().and_then(|()| make_executor(&seat.settings)) {
+        Ok(executor) => executor,
+        Err(what) => {
+            // The receiver may have given up already; either way the process learns it from the thread's result.
+            let _ = seat.bound.send(Err(what.clone()));
+            return Err(what);
+        }
+    };
+    executor.run(serve(seat))
+}
+
+/// Refuses kernels on which the executor would end the process without a useful word.
+fn check_kernel() -> Result<(), String> {
+    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    let release = read("/proc/sys/kernel/osrelease");
+    let mut numbers = release.split(['.', '-']).map_while(|part| part.trim().parse::<u32>().ok());
+    if let (Some(major), Some(minor)) = (numbers.next(), numbers.next())
+        && (major, minor) < KERNEL_MIN
+    {
+        return Err(format!("Linux {} is too old for io_uring as it is needed here: 5.8 or newer", release.trim()));
+    }
+    if read("/proc/sys/kernel/io_uring_disabled").trim() == "2" {
+        return Err("io_uring is switched off: allow it by `sysctl kernel.io_uring_disabled=0`".to_owned());
+    }
+    Ok(())
+}
+
+fn make_executor(settings: &ShardSettings) -> Result<LocalExecutor, String> {
+    let placement = settings.core.map_or(Placement::Unbound, Placement::Fixed);
+    let mut builder = LocalExecutorBuilder::new(placement)
+        .name("ingress")
+        .io_memory(IO_MEMORY_BYTES)
+        .ring_depth(RING_SLOTS)
+        .preempt_timer(PREEMPT_AFTER);
+    if settings.wait == Wait::Spin {
+        builder = builder.spin_before_park(Duration::from_nanos(SPIN_NS));
+    }
+    builder.make().map_err(|error| {
+        format!("io_uring could not be set up: {error} (locked memory must be at least 512 KiB: `ulimit -l`; in a container allow io_uring)")
+    })
+}
+
+/// The socket of one connection.
+struct Socket {
+    key: ConnectionKey,
+    stream: TcpStream,
+    /// Of the connection's task, once it has run.
+    waker: Option<Waker>,
+    /// The task does not watch for input: replies must leave first.
+    is_paused: bool,
+    /// The sending side was shut down.
+    is_shut: bool,
+}
+
+/// What the tasks of a shard share. Borrowed only between awaits.
+struct Inner {
+    core: ShardCore,
+    sockets: Vec<Option<Socket>>,
+    /// Lent to one read at a time, so that idle connections hold none.
+    buffer: Vec<u8>,
+    dirty: Vec<ConnectionKey>,
+    /// Of the turn's task.
+    turn_waker: Option<Waker>,
+    is_turn_due: bool,
+    timer: Option<(u64, Timer)>,
+    next_check_ns: u64,
+    closing_since_ns: Option<u64>,
+}
+
+async fn serve(seat: ShardSeat) -> Result<(), String> {
+    let (core, doorbell, bound) = ShardCore::new(seat);
+    let wanted = core.settings().http.address;
+    let listener = match TcpListener::bind(wanted).and_then(|listener| Ok((listener.local_addr()?, listener))) {
+        Ok((address, listener)) => {
+            // As in `run`.
+            let _ = bound.send(Ok(address));
+            listener
+        }
+        Err(error) => {
+            let what = listen_error(&error);
+            let _ = bound.send(Err(what.clone()));
+            return Err(what);
+        }
+    };
+    let inner = Rc::new(RefCell::new(Inner {
+        core,
+        sockets: Vec::new(),
+        buffer: vec![0; READ_BUFFER_BYTES],
+        dirty: Vec::new(),
+        turn_waker: None,
+        is_turn_due: false,
+        timer: None,
+        next_check_ns: 0,
+        closing_since_ns: None,
+    }));
+    let acceptor = glommio::spawn_local(accept(listener, Rc::clone(&inner)));
+    poll_fn(|cx| poll_turn(&inner, &doorbell, cx)).await;
+    acceptor.cancel().await;
+    // The bell outlives this executor, so it must not keep a waker of it.
+    let _ = doorbell.poll(Waker::noop(), || true);
+    close_all(&mut inner.borrow_mut());
+    // The tasks of the connections see that their sockets are gone, and end.
+    for _ in 0..2 {
+        futures_lite::future::yield_now().await;
+    }
+    Ok(())
+}
+
+fn listen_error(error: &glommio::GlommioError<()>) -> String {
+    match error {
+        glommio::GlommioError::IoError(error) => error.to_string(),
+        error => error.to_string(),
+    }
+}
+
+async fn accept(listener: TcpListener, inner: Rc<RefCell<Inner>>) {
+    loop {
+        let mut stream = match listener.accept().await {
+            Ok(stream) => stream,
+            Err(_) => {
+                // Usually no file descriptor is left: some connection must close first.
+                Timer::new(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let mut shard = inner.borrow_mut();
+        let shared = Arc::clone(shard.core.shared());
+        // ORDERING: Relaxed; the count alone matters.
+        let count = shared.connection_count.fetch_add(1, Ordering::Relaxed);
+        if count >= shard.core.settings().http.connections_max as u64 {
+            shared.connection_count.fetch_sub(1, Ordering::Relaxed);
+            // Best effort: the kernel takes so few bytes at once, and nobody waits for them.
+            let _ = Pin::new(&mut stream).poll_write(&mut Context::from_waker(Waker::noop()), TOO_MANY_CONNECTIONS);
+            continue;
+        }
+        // Without it a reply waits for the acknowledgement of the one before; a socket that refuses works all the same.
+        let _ = stream.set_nodelay(true);
+        let now_ns = clock::monotonic_ns();
+        let key = shard.core.open(now_ns);
+        let index = key.connection as usize;
+        if shard.sockets.len() <= index {
+            shard.sockets.resize_with(index + 1, || None);
+        }
+        shard.sockets[index] = Some(Socket { key, stream, waker: None, is_paused: false, is_shut: false });
+        if shard.core.connection_count() == 1 {
+            shard.next_check_ns = now_ns + CHECK_PERIOD_NS;
+            shard.request_turn();
+        }
+        drop(shard);
+        let inner = Rc::clone(&inner);
+        glommio::spawn_local(poll_fn(move |cx| inner.borrow_mut().poll_connection(key, cx))).detach();
+        // Connections that are there already get their turn between two arrivals.
+        futures_lite::future::yield_now().await;
+    }
+}
+
+impl Inner {
+    /// Reads what the connection's socket has and goes on with what could not be written. Ready when the connection is gone.
+    fn poll_connection(&mut self, key: ConnectionKey, cx: &mut Context<'_>) -> Poll<()> {
+        let Self { core, sockets, buffer, .. } = self;
+        let Some(socket) = sockets.get_mut(key.connection as usize).and_then(Option::as_mut) else {
+            return Poll::Ready(());
+        };
+        if socket.key != key {
+            return Poll::Ready(());
+        }
+        if socket.waker.is_none() {
+            socket.waker = Some(cx.waker().clone());
+        }
+        let now_ns = clock::monotonic_ns();
+        let mut is_lost = false;
+        for _ in 0..READS_PER_POLL_MAX {
+            let Some(connection) = core.connection(key) else { return Poll::Ready(()) };
+            socket.is_paused = !connection.wants_read();
+            if socket.is_paused {
+                break;
+            }
+            if core.is_turn_full() {
+                // Queued behind the turn that makes room.
+                cx.waker().wake_by_ref();
+                break;
+            }
+            match Pin::new(&mut socket.stream).poll_read(cx, buffer) {
+                Poll::Ready(Ok(0)) => {
+                    core.end_of_input(key);
+                    socket.is_paused = true;
+                    break;
+                }
+                Poll::Ready(Ok(bytes)) => core.input(key, &mut buffer[..bytes], now_ns),
+                Poll::Ready(Err(error)) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Poll::Ready(Err(_)) => {
+                    is_lost = true;
+                    break;
+                }
+                Poll::Pending => break,
+            }
+        }
+        let has_output = core.connection(key).is_some_and(|connection| !connection.output().is_empty());
+        if is_lost {
+            self.remove(key);
+        } else if has_output {
+            self.core.touch(key);
+        }
+        self.request_turn();
+        Poll::Pending
+    }
+
+    fn request_turn(&mut self) {
+        if !std::mem::replace(&mut self.is_turn_due, true)
+            && let Some(waker) = &self.turn_waker
+        {
+            waker.wake_by_ref();
+        }
+    }
+
+    /// One turn of the shard: answers, writes, then the transactions that arrived.
+    fn turn(&mut self, now_ns: u64) {
+        self.is_turn_due = false;
+        if now_ns >= self.next_check_ns {
+            self.next_check_ns = now_ns + CHECK_PERIOD_NS;
+            self.core.check_connections(now_ns);
+        }
+        self.core.turn(now_ns);
+        let mut dirty = std::mem::take(&mut self.dirty);
+        self.core.take_dirty(&mut dirty);
+        for &key in &dirty {
+            self.flush(key, now_ns);
+        }
+        self.dirty = dirty;
+        self.core.submit();
+    }
+
+    /// Writes a connection's output once and does what its phase asks for.
+    fn flush(&mut self, key: ConnectionKey, now_ns: u64) {
+        let Self { core, sockets, .. } = self;
+        let Some(socket) = sockets.get_mut(key.connection as usize).and_then(Option::as_mut) else { return };
+        let Some(connection) = core.connection(key) else { return };
+        let Some(waker) = socket.waker.clone() else { return };
+        while !connection.output().is_empty() {
+            match Pin::new(&mut socket.stream).poll_write(&mut Context::from_waker(&waker), connection.output()) {
+                Poll::Ready(Ok(bytes)) => connection.output_written(bytes, now_ns),
+                Poll::Ready(Err(_)) => return self.remove(key),
+                Poll::Pending => {
+                    // The connection's task is woken when there is room.
+                    connection.output_written(0, now_ns);
+                    break;
+                }
+            }
+        }
+        if connection.phase() == Phase::Lingering {
+            // Starts the time of lingering when the last byte had left before.
+            connection.output_written(0, now_ns);
+        }
+        if connection.wants_resume() {
+            core.input(key, &mut [], now_ns);
+        }
+        let Some(connection) = core.connection(key) else { return };
+        match connection.phase() {
+            Phase::Closed => return self.remove(key),
+            Phase::Lingering if !socket.is_shut => {
+                socket.is_shut = true;
+                let mut cx = Context::from_waker(Waker::noop());
+                // A peer that is gone already needs no end of our side.
+                let _ = Pin::new(&mut socket.stream).poll_close(&mut cx);
+            }
+            Phase::Open | Phase::Finishing | Phase::Lingering => {}
+        }
+        if socket.is_paused && connection.wants_read() {
+            waker.wake();
+        }
+    }
+
+    /// Closes a connection's socket and forgets it; its task ends when it runs next.
+    fn remove(&mut self, key: ConnectionKey) {
+        self.core.close(key);
+        let Some(place) = self.sockets.get_mut(key.connection as usize) else { return };
+        if place.as_ref().is_none_or(|socket| socket.key != key) {
+            return;
+        }
+        if let Some(Socket { waker: Some(waker), .. }) = place.take() {
+            waker.wake();
+        }
+        self.core.shared().connection_count.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Sets the timer to the next moment at which the shard must run without being asked.
+    fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let check_ns = if self.core.connection_count() > 0 { self.next_check_ns } else { u64::MAX };
+        let closing_ns = self.closing_since_ns.map_or(u64::MAX, |since| since + CLOSE_NS_MAX);
+        let due_ns = check_ns.min(self.core.next_deadline_ns()).min(closing_ns);
+        if due_ns == u64::MAX {
+            self.timer = None;
+            return Poll::Pending;
+        }
+        let now_ns = clock::monotonic_ns();
+        if self.timer.as_ref().is_none_or(|(at, _)| *at > due_ns || *at <= now_ns) {
+            self.timer = Some((due_ns, Timer::new(Duration::from_nanos(due_ns.saturating_sub(now_ns)))));
+        }
+        match &mut self.timer {
+            Some((_, timer)) => Pin::new(timer).poll(cx).map(|_| ()),
+            None => Poll::Pending,
+        }
+    }
+
+    /// Whether a closing shard has nothing left to write, or no time left for it.
+    fn is_finished(&mut self, since_ns: u64, now_ns: u64) -> bool {
+        now_ns >= since_ns + CLOSE_NS_MAX || !self.has_output()
+    }
+
+    fn has_output(&mut self) -> bool {
+        let Self { core, sockets, .. } = self;
+        sockets.iter().flatten().any(|socket| {
+            core.connection(socket.key).is_some_and(|connection| {
+                matches!(connection.phase(), Phase::Open | Phase::Finishing) && !connection.output().is_empty()
+            })
+        })
+    }
+}
+
+fn poll_turn(inner: &Rc<RefCell<Inner>>, doorbell: &Doorbell, cx: &mut Context<'_>) -> Poll<()> {
+    let mut shard = inner.borrow_mut();
+    if shard.turn_waker.is_none() {
+        shard.turn_waker = Some(cx.waker().clone());
+    }
+    let now_ns = clock::monotonic_ns();
+    if shard.closing_since_ns.is_none() && shard.core.shared().is_closed() {
+        shard.core.drain();
+        shard.closing_since_ns = Some(now_ns);
+    }
+    shard.turn(now_ns);
+    if let Some(since_ns) = shard.closing_since_ns
+        && shard.is_finished(since_ns, now_ns)
+    {
+        return Poll::Ready(());
+    }
+    let is_timer_due = shard.poll_timer(cx).is_ready();
+    let is_busy = is_timer_due || doorbell.poll(cx.waker(), || shard.core.has_work()).is_ready();
+    if is_busy {
+        // Behind the connections that became readable meanwhile.
+        cx.waker().wake_by_ref();
+    }
+    Poll::Pending
+}
+
+/// Drops every socket; their tasks find that out when they run.
+fn close_all(shard: &mut Inner) {
+    let keys: Vec<ConnectionKey> = shard.sockets.iter().flatten().map(|socket| socket.key).collect();
+    for key in keys {
+        shard.remove(key);
+    }
+    shard.timer = None;
+    shard.turn_waker = None;
 }

@@ -2,4 +2,9 @@
 
 pub mod connection;
 
+pub mod calls;
+pub mod envelope;
+pub mod intake;
+pub mod shard;
+
 pub mod driver;

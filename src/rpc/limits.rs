@@ -27,8 +27,11 @@ pub const SYNC_WAIT_MS_DEFAULT: u64 = 2_000;
 pub const SYNC_WAIT_MS_MAX: u64 = 30_000;
 /// Accounts and slots that the overrides of one call may name.
 pub const OVERRIDE_SLOTS_MAX: usize = 65_536;
-/// Bytes of one result (DESIGN 5: a batch reply is at most 25 MB).
-pub const RESULT_BYTES_MAX: usize = 25_000_000;
+/// Bytes of the logs that one `eth_getLogs` may return: what a batch reply may have (DESIGN 5).
+pub const LOGS_BYTES_MAX: usize = 25_000_000;
+/// Bytes of one result: the receipts of the largest block, 8 MiB of transactions of 100 bytes, at 1.5 KB each.
+pub const RESULT_BYTES_MAX: usize = 128 * 1_048_576;
 
+const _: () = assert!(LOGS_BYTES_MAX <= RESULT_BYTES_MAX);
 const _: () = assert!(SYNC_WAIT_MS_DEFAULT <= SYNC_WAIT_MS_MAX);
 const _: () = assert!(PRECONFIRMATIONS_PER_NOTIFICATION_MAX <= EVENT_TXS_PER_TURN_MAX);

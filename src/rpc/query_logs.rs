@@ -4,7 +4,7 @@ use crate::chain::LogQuery;
 use crate::primitives::B256;
 use crate::rpc::encode;
 use crate::rpc::error::RpcError;
-use crate::rpc::limits::{LOGS_BLOCKS_MAX, LOGS_MAX, RESULT_BYTES_MAX};
+use crate::rpc::limits::{LOGS_BLOCKS_MAX, LOGS_BYTES_MAX, LOGS_MAX};
 use crate::rpc::log_filter::{LogFilter, LogRange};
 use crate::rpc::params::{BlockId, Params};
 use crate::rpc::query::QueryContext;
@@ -42,8 +42,8 @@ impl Collector<'_> {
                 if self.count == LOGS_MAX {
                     return Err(RpcError::limit(format!("query returned more than {LOGS_MAX} results")));
                 }
-                if self.out.len() > RESULT_BYTES_MAX {
-                    return Err(RpcError::limit(format!("query returned more than {RESULT_BYTES_MAX} bytes")));
+                if self.out.len() > LOGS_BYTES_MAX {
+                    return Err(RpcError::limit(format!("query returned more than {LOGS_BYTES_MAX} bytes")));
                 }
                 if self.count > 0 {
                     self.out.push(b',');

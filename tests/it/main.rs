@@ -2,4 +2,5 @@
 
 mod codec;
 mod docs;
+mod peers;
 mod tidy;

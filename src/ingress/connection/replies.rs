@@ -135,6 +135,12 @@ impl Replies {
         !self.overflowed
     }
 
+    /// Whether the connection was switched to WebSocket.
+    #[must_use]
+    pub fn is_websocket(&self) -> bool {
+        self.websocket
+    }
+
     /// Requests not completely answered.
     #[must_use]
     pub fn outstanding_count(&self) -> usize {

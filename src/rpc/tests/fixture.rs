@@ -270,7 +270,7 @@ pub fn settings() -> Settings {
 /// Runs one query at `durable`; the answer as JSON.
 pub fn query(
     heads: &Heads,
-    history: &MemoryHistory,
+    history: &dyn History,
     durable: u64,
     method: Method,
     params: &str,
@@ -280,7 +280,7 @@ pub fn query(
         .map(|json| serde_json::from_slice(&json).expect("results are JSON"))
 }
 
-pub fn query_reply(heads: &Heads, history: &MemoryHistory, durable: u64, method: Method, params: &str) -> QueryReply {
+pub fn query_reply(heads: &Heads, history: &dyn History, durable: u64, method: Method, params: &str) -> QueryReply {
     let settings = settings();
     let context = QueryContext {
         view: View { heads, durable: Sequence(durable), settings: &settings },

@@ -3,6 +3,7 @@
 //! The blocks hold types 0, 2 and 4, creations, logs with and without topics, and a failed transaction.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use alloy_consensus::{Block, TxEnvelope};
 use alloy_eips::eip2718::Encodable2718;
@@ -11,10 +12,12 @@ use alloy_rlp::Decodable;
 use serde_json::Value;
 
 use super::fixture::{MemoryBlock, MemoryHistory, MemoryTx, open_block, query, seal, state};
-use crate::builder::block::Heads;
+use crate::builder::block::{Heads, SealedBlock};
+use crate::chain::sealed_record::Recorder;
+use crate::chain::{ChainLimits, ChainWriter};
 use crate::primitives::{Address, B256, Bytes};
 use crate::rpc::Method;
-use crate::rpc::history::HistoryReceipt;
+use crate::rpc::history::{History, HistoryReceipt};
 
 const ANSWERS: &str = include_str!("go_ethereum_1_17_5.json");
 
@@ -58,8 +61,47 @@ fn block(answers: &Value) -> MemoryBlock {
     MemoryBlock { hash: B256::from(fixed(&answers["block"]["hash"])), txs: txs.collect(), header: decoded.header }
 }
 
-/// The chain twice: all of it in the database with only the newest block in memory, and all of it in memory.
-fn chains() -> (Value, [(Heads, MemoryHistory); 2]) {
+/// A directory that is removed with its database.
+struct Directory(std::path::PathBuf);
+
+impl Directory {
+    fn new() -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        Self(std::env::temp_dir().join(format!("sequencer-rpc-{}-{count}", std::process::id())))
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        // What is left behind is a temporary file.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+struct Chain {
+    heads: Heads,
+    history: Box<dyn History>,
+    _directory: Option<Directory>,
+}
+
+/// The blocks in the files of a chain database.
+fn database(sealed: &[Arc<SealedBlock>]) -> (Box<dyn History>, Directory) {
+    let directory = Directory::new();
+    std::fs::create_dir_all(&directory.0).expect("a temporary directory can be made");
+    let limits = ChainLimits { map_window_bytes: 1 << 20, status_bytes_max: 1 << 20, ..ChainLimits::default() };
+    let (mut writer, reader) = ChainWriter::open(&directory.0, limits).expect("an empty directory can be opened");
+    let mut recorder = Recorder::default();
+    for block in sealed {
+        let (record, statuses) = recorder.record(block);
+        writer.append(&record).expect("blocks are in order");
+        writer.put_statuses(statuses).expect("there is room");
+    }
+    (Box::new(reader), directory)
+}
+
+/// The chain three times: in a list and in files, with only the newest block in memory; and all of it in memory.
+fn chains() -> (Value, [Chain; 3]) {
     let answers: Value = serde_json::from_str(ANSWERS).expect("the file is JSON");
     let list = answers["blocks"].as_array().expect("blocks").clone();
     let blocks: Vec<MemoryBlock> = list.iter().map(block).collect();
@@ -69,16 +111,34 @@ fn chains() -> (Value, [(Heads, MemoryHistory); 2]) {
         seal(block, open, &state, 1, quantity(&answers["block"]["size"]))
     });
     let sealed: Vec<_> = sealed.collect();
-    let newest = Arc::clone(sealed.last().expect("a chain has a block"));
+    let newest = || Heads::new([Arc::clone(sealed.last().expect("a chain has a block"))].into(), None);
+    let (files, directory) = database(&sealed);
+    let listed = Chain { heads: newest(), history: Box::new(MemoryHistory { blocks }), _directory: None };
+    let stored = Chain { heads: newest(), history: files, _directory: Some(directory) };
     let in_memory = Heads::new(sealed.into(), None);
-    let stored = Heads::new([newest].into(), None);
-    (answers, [(stored, MemoryHistory { blocks }), (in_memory, MemoryHistory::default())])
+    let recent = Chain { heads: in_memory, history: Box::new(MemoryHistory::default()), _directory: None };
+    (answers, [listed, stored, recent])
 }
 
 #[track_caller]
-fn check(chain: &(Heads, MemoryHistory), method: Method, params: &str, expected: &Value) {
-    let found = query(&chain.0, &chain.1, 1, method, params).expect("the query has a result");
+fn check(chain: &Chain, method: Method, params: &str, expected: &Value) {
+    let found = query(&chain.heads, chain.history.as_ref(), 1, method, params).expect("the query has a result");
     assert_eq!(&found, expected, "{} {params}", method.name());
+}
+
+#[test]
+fn included_transactions_have_a_status_wherever_their_block_is() {
+    let (answers, chains) = chains();
+    let tx = &answers["blocks"][2]["block"]["transactions"][0];
+    for (chain, times_known) in chains.iter().zip([false, true, true]) {
+        let params = format!("[{}]", tx["hash"]);
+        let status = query(&chain.heads, chain.history.as_ref(), 1, Method::GetTransactionStatus, &params);
+        let status = status.expect("the query has a result");
+        assert_eq!((&status["status"], &status["blockNumber"]), (&Value::from("finalized"), &Value::from("0x2")));
+        assert_eq!(status["blockHash"], tx["blockHash"]);
+        let sealed_at = if times_known { Value::from("0x9") } else { Value::Null };
+        assert_eq!(status["sealedAtMs"], sealed_at);
+    }
 }
 
 #[test]
@@ -131,7 +191,8 @@ fn fee_history_and_logs_equal() {
     let (answers, chains) = chains();
     for chain in &chains {
         check(chain, Method::GetLogs, "[{\"fromBlock\":\"earliest\",\"toBlock\":\"latest\"}]", &answers["logs"]);
-        let found = query(&chain.0, &chain.1, 1, Method::FeeHistory, "[\"0x4\",\"latest\",[0,25,50,75,100]]");
+        let found =
+            query(&chain.heads, chain.history.as_ref(), 1, Method::FeeHistory, "[\"0x4\",\"latest\",[0,25,50,75,100]]");
         let (found, expected) = (found.expect("fee history"), &answers["feeHistory"]);
         for name in ["oldestBlock", "reward", "baseFeePerGas", "baseFeePerBlobGas"] {
             assert_eq!(found[name], expected[name], "{name}");

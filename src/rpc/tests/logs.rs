@@ -35,14 +35,18 @@ fn chain(blocks: &[Vec<Vec<Log>>]) -> (Heads, MemoryHistory, Vec<MemoryBlock>) {
 
 /// The rules of the execution API, written down plainly.
 fn naive(filter: &LogFilter, log: &Log) -> bool {
-    let address_matches = filter.addresses.is_empty() || filter.addresses.iter().any(|wanted| *wanted == log.address);
+    let mut address_matches = filter.addresses.is_empty();
+    for wanted in &filter.addresses {
+        address_matches |= *wanted == log.address;
+    }
     let mut topics_match = true;
     for (position, wanted) in filter.topics.iter().enumerate() {
-        let found = log.topics().get(position);
-        topics_match &= match found {
-            None => false,
-            Some(found) => wanted.is_empty() || wanted.iter().any(|topic| topic == found),
-        };
+        let Some(found) = log.topics().get(position) else { return false };
+        let mut position_matches = wanted.is_empty();
+        for topic in wanted {
+            position_matches |= topic == found;
+        }
+        topics_match &= position_matches;
     }
     address_matches && topics_match
 }

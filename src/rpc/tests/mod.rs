@@ -7,3 +7,4 @@ mod go_ethereum;
 mod logs;
 mod plans;
 mod subscriptions;
+mod transactions;

@@ -1,0 +1,51 @@
+//! The progress bar: live counters → one line on standard error, drawn by a thread of its own.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::engine::Live;
+use crate::report::table::duration;
+
+const REDRAW_MS: u64 = 250;
+
+#[derive(Debug)]
+pub struct Progress {
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<()>,
+}
+
+impl Progress {
+    pub fn start(live: Arc<Live>, transaction_count: u64) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let thread = std::thread::spawn(move || {
+            let bar = ProgressBar::new(transaction_count);
+            let style = ProgressStyle::with_template("{elapsed_precise} {bar:30} {percent:>3} %  {msg}");
+            bar.set_style(style.expect("the template is a constant that indicatif takes"));
+            while !stopped.load(Ordering::Relaxed) {
+                draw(&bar, &live);
+                std::thread::park_timeout(Duration::from_millis(REDRAW_MS));
+            }
+            draw(&bar, &live);
+            bar.finish();
+        });
+        Self { stop, thread }
+    }
+
+    pub fn finish(self) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.thread().unpark();
+        self.thread.join().expect("drawing does not panic");
+    }
+}
+
+fn draw(bar: &ProgressBar, live: &Live) {
+    let [sent, accepted, failed, p99_ns] =
+        [&live.sent, &live.accepted, &live.failed, &live.p99_ns].map(|counter| counter.load(Ordering::Relaxed));
+    bar.set_position(accepted + failed);
+    bar.set_message(format!("sent {sent}, accepted {accepted}, errors {failed}, p99 {}", duration(p99_ns)));
+}

@@ -1,0 +1,400 @@
+//! The result of a run: engine and tier data → one serialisable report.
+//!
+//! JSON field names carry their units. `docs` of each field are the documentation of the format.
+
+pub mod asserts;
+
+pub mod hdr_log;
+
+pub mod table;
+
+use std::collections::BTreeMap;
+
+use hdrhistogram::Histogram;
+use serde::{Deserialize, Serialize};
+
+use crate::engine::queue::NEVER;
+use crate::engine::replies::Outcome;
+use crate::engine::sender::latency_histogram;
+use crate::engine::{EngineResult, TransactionRecord};
+use crate::error::{Error, Result};
+use crate::process::ProcessUsage;
+use crate::schedule::Arrival;
+use crate::tiers::Tier;
+
+/// Version of the JSON format; `compare` refuses others.
+pub const FORMAT: u32 = 1;
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    pub format: u32,
+    pub loadgen_version: String,
+    pub command: Vec<String>,
+    /// Wall clock at the start, in milliseconds since 1970.
+    pub started_unix_ms: u64,
+    pub machine: String,
+    pub node: NodeReport,
+    pub load: LoadReport,
+    pub counts: Counts,
+    /// JSON-RPC errors by code and masked text.
+    pub rejections: BTreeMap<String, u64>,
+    /// HTTP errors, broken connections and replies that make no sense, by kind.
+    pub transport_errors: BTreeMap<String, u64>,
+    pub tiers: BTreeMap<Tier, TierReport>,
+    pub rates: Rates,
+    pub generator: Generator,
+    /// Only with `--server-pid`.
+    pub server: Option<Server>,
+    pub fees: FeeReport,
+    pub asserts: Vec<asserts::Verdict>,
+    /// Only with `--verify`.
+    pub verification: Option<crate::verify::Verification>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NodeReport {
+    pub url: String,
+    pub client: String,
+    pub chain_id: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LoadReport {
+    pub workload: String,
+    pub seed: u64,
+    pub transactions: u64,
+    pub accounts: u64,
+    pub recipients: u64,
+    pub connections: u64,
+    /// Requests in flight per connection, pipelined.
+    pub outstanding_max: u64,
+    /// Calls per request.
+    pub batch: u64,
+    pub pace: Pace,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "loop", rename_all = "lowercase")]
+pub enum Pace {
+    Open { rate_per_s: f64, arrival: Arrival },
+    Closed,
+}
+
+/// Transactions by what became of them. `planned` = `sent` + `dropped`, and
+/// `sent` = `accepted` + `rejected` + `transport_errors` + `unanswered`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counts {
+    pub planned: u64,
+    pub sent: u64,
+    pub accepted: u64,
+    pub rejected: u64,
+    pub transport_errors: u64,
+    pub unanswered: u64,
+    /// Never sent before the end.
+    pub dropped: u64,
+    /// Sent more than 1 ms after the intended time.
+    pub late: u64,
+}
+
+impl Counts {
+    /// Everything that was sent and not accepted.
+    pub const fn errors(&self) -> u64 {
+        self.rejected + self.transport_errors + self.unanswered
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "status", rename_all = "snake_case")]
+pub enum TierReport {
+    Measured {
+        source: String,
+        latency: Latency,
+        /// Accepted transactions that did not arrive while the run waited.
+        missing: u64,
+        /// What cut the watching short.
+        problem: Option<String>,
+    },
+    /// The node's answer.
+    NotOffered { reason: String },
+}
+
+/// Times from the intended send time, in nanoseconds; all 0 when the count is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Latency {
+    pub count: u64,
+    pub min_ns: u64,
+    pub mean_ns: u64,
+    pub p50_ns: u64,
+    pub p90_ns: u64,
+    pub p99_ns: u64,
+    pub p999_ns: u64,
+    pub max_ns: u64,
+}
+
+impl Latency {
+    pub fn of(histogram: &Histogram<u64>) -> Self {
+        if histogram.is_empty() {
+            return Self::default();
+        }
+        let quantile = |q| histogram.value_at_quantile(q);
+        Self {
+            count: histogram.len(),
+            min_ns: histogram.min(),
+            mean_ns: histogram.mean() as u64,
+            p50_ns: quantile(0.5),
+            p90_ns: quantile(0.9),
+            p99_ns: quantile(0.99),
+            p999_ns: quantile(0.999),
+            max_ns: histogram.max(),
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Rates {
+    /// From the first intended time to the last reply.
+    pub wall_s: f64,
+    pub sent_per_s: f64,
+    pub accepted_per_s: f64,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Generator {
+    /// CPU time of the whole process during the run, tiers and progress bar included, per transaction sent.
+    pub cpu_ns_per_transaction: u64,
+    /// CPU time of the sending threads alone, per transaction sent.
+    pub sender_cpu_ns_per_transaction: u64,
+    pub sender_threads: u64,
+    /// Wake-ups of the sending threads per transaction sent.
+    pub sender_turns_per_transaction: f64,
+    /// How late the generator itself was in noticing that a request was due (open loop).
+    pub lag: Latency,
+    /// The run is invalid when the p99 of the lag is above this: 1 ms, or a tenth of the mean distance of requests.
+    pub lag_limit_ns: u64,
+    pub valid: bool,
+}
+
+/// Cost of the node's process.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Server {
+    /// From the start to the last reply.
+    pub accepting: ProcessUsage,
+    /// From the start until every watched tier was complete.
+    pub settled: ProcessUsage,
+    pub accepting_cpu_ns_per_transaction: u64,
+    pub settled_cpu_ns_per_transaction: u64,
+    /// Voluntary context switches per transaction until the last reply: how often a thread went to sleep and was woken.
+    pub wakeups_per_transaction: f64,
+}
+
+impl Server {
+    pub fn new(accepting: ProcessUsage, settled: ProcessUsage, transactions: u64) -> Self {
+        let transactions = transactions.max(1);
+        Self {
+            accepting,
+            settled,
+            accepting_cpu_ns_per_transaction: accepting.cpu_ns / transactions,
+            settled_cpu_ns_per_transaction: settled.cpu_ns / transactions,
+            wakeups_per_transaction: accepting.voluntary_switches as f64 / transactions as f64,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FeeReport {
+    pub base_fee_before_wei: u128,
+    pub base_fee_after_wei: u128,
+    pub fee_cap_wei: u128,
+    pub tip_wei: u128,
+    /// The base fee has grown past what the transactions offer: later ones could not be placed.
+    pub cap_exceeded: bool,
+}
+
+impl FeeReport {
+    pub const fn new(base_fee_before_wei: u128, base_fee_after_wei: u128, fee_cap_wei: u128, tip_wei: u128) -> Self {
+        let cap_exceeded = base_fee_after_wei > fee_cap_wei;
+        Self { base_fee_before_wei, base_fee_after_wei, fee_cap_wei, tip_wei, cap_exceeded }
+    }
+}
+
+impl Report {
+    pub fn from_file(path: &str) -> Result<Self> {
+        let failed = |reason: String| Error::File { path: path.to_owned(), reason };
+        let text = std::fs::read_to_string(path).map_err(|e| failed(e.to_string()))?;
+        let report: Self = serde_json::from_str(&text).map_err(|e| failed(format!("not a report of loadgen: {e}")))?;
+        if report.format != FORMAT {
+            return Err(failed(format!("report format {}, this loadgen reads format {FORMAT}", report.format)));
+        }
+        Ok(report)
+    }
+
+    pub fn write_file(&self, path: &str) -> Result<()> {
+        let text = serde_json::to_string_pretty(self).expect("a report has only string keys and finite numbers");
+        std::fs::write(path, text + "\n").map_err(|e| Error::File { path: path.to_owned(), reason: e.to_string() })
+    }
+
+    pub fn latency(&self, tier: Tier) -> Option<&Latency> {
+        match self.tiers.get(&tier)? {
+            TierReport::Measured { latency, .. } => Some(latency),
+            TierReport::NotOffered { .. } => None,
+        }
+    }
+}
+
+/// Counts what became of the transactions.
+pub fn count(result: &EngineResult) -> Counts {
+    let mut counts = Counts { planned: result.transactions.len() as u64, late: result.late, ..Counts::default() };
+    for transaction in &result.transactions {
+        if transaction.history.sent_ns == NEVER {
+            counts.dropped += 1;
+            continue;
+        }
+        counts.sent += 1;
+        match transaction.outcome {
+            Outcome::Accepted => counts.accepted += 1,
+            Outcome::Rejected => counts.rejected += 1,
+            Outcome::TransportError => counts.transport_errors += 1,
+            Outcome::None => counts.unanswered += 1,
+        }
+    }
+    counts
+}
+
+/// Latencies of the accepted transactions, by the time of `arrived_ns`, from their intended times.
+pub fn tier_histogram(transactions: &[TransactionRecord], arrived_ns: impl Fn(usize) -> u64) -> (Histogram<u64>, u64) {
+    let mut histogram = latency_histogram();
+    let mut missing = 0;
+    for (index, transaction) in transactions.iter().enumerate() {
+        if transaction.outcome != Outcome::Accepted {
+            continue;
+        }
+        match arrived_ns(index) {
+            NEVER => missing += 1,
+            arrived_ns => {
+                histogram.saturating_record(arrived_ns.saturating_sub(transaction.history.intended_ns).max(1))
+            }
+        }
+    }
+    (histogram, missing)
+}
+
+/// What makes a run of an open loop invalid: a generator that is late by more than 1 ms, or by more than a tenth of the
+/// mean distance between requests where that is larger, in more than one request of a hundred.
+pub fn lag_limit_ns(pace: Pace, batch: u64) -> u64 {
+    match pace {
+        Pace::Open { rate_per_s, .. } => ((batch as f64 / rate_per_s * 1e8) as u64).max(1_000_000),
+        Pace::Closed => u64::MAX,
+    }
+}
+
+#[cfg(test)]
+pub mod tests {
+    use super::*;
+    use crate::engine::queue::Record;
+    use crate::engine::replies::ErrorClasses;
+
+    pub fn sample() -> Report {
+        let latency = |base: u64| Latency {
+            count: 1_000,
+            min_ns: base,
+            mean_ns: base * 2,
+            p50_ns: base * 2,
+            p90_ns: base * 3,
+            p99_ns: base * 4,
+            p999_ns: base * 5,
+            max_ns: base * 6,
+        };
+        let measured =
+            |base| TierReport::Measured { source: "s".into(), latency: latency(base), missing: 0, problem: None };
+        Report {
+            format: FORMAT,
+            loadgen_version: "0.1.0".into(),
+            command: vec!["loadgen".into(), "run".into()],
+            started_unix_ms: 1,
+            machine: "m".into(),
+            node: NodeReport { url: "http://127.0.0.1:6197".into(), client: "c".into(), chain_id: 61972 },
+            load: LoadReport {
+                workload: "transfer".into(),
+                seed: 1,
+                transactions: 1_010,
+                accounts: 10,
+                recipients: 10,
+                connections: 4,
+                outstanding_max: 1,
+                batch: 1,
+                pace: Pace::Open { rate_per_s: 1_000.0, arrival: Arrival::Poisson },
+            },
+            counts: Counts { planned: 1_010, sent: 1_010, accepted: 1_000, rejected: 10, ..Counts::default() },
+            rejections: BTreeMap::from([("-32000: nonce too low".into(), 10)]),
+            transport_errors: BTreeMap::new(),
+            tiers: BTreeMap::from([
+                (Tier::Accepted, measured(1_000_000)),
+                (Tier::Preconfirmed, TierReport::NotOffered { reason: "no such subscription".into() }),
+                (Tier::Sealed, measured(500_000_000)),
+            ]),
+            rates: Rates { wall_s: 1.0, sent_per_s: 1_010.0, accepted_per_s: 1_000.0 },
+            generator: Generator {
+                cpu_ns_per_transaction: 20_000,
+                sender_cpu_ns_per_transaction: 15_000,
+                sender_threads: 1,
+                sender_turns_per_transaction: 1.5,
+                lag: latency(1_000),
+                lag_limit_ns: 1_000_000,
+                valid: true,
+            },
+            server: Some(Server::new(
+                ProcessUsage { cpu_ns: 100_000_000, voluntary_switches: 2_000, involuntary_switches: 5 },
+                ProcessUsage { cpu_ns: 200_000_000, voluntary_switches: 3_000, involuntary_switches: 9 },
+                1_000,
+            )),
+            fees: FeeReport::new(1_000_000, 2_000_000, 2_000_000_000, 1_000_000_000),
+            asserts: vec![],
+            verification: None,
+        }
+    }
+
+    #[test]
+    fn a_report_survives_json() {
+        let report = sample();
+        let text = serde_json::to_string(&report).unwrap();
+        assert_eq!(serde_json::from_str::<Report>(&text).unwrap(), report);
+    }
+
+    #[test]
+    fn counts_add_up() {
+        let record = |sent_ns, outcome| TransactionRecord {
+            history: Record { intended_ns: 0, sent_ns, answered_ns: 10 },
+            outcome,
+        };
+        let result = EngineResult {
+            transactions: vec![
+                record(1, Outcome::Accepted),
+                record(1, Outcome::Rejected),
+                record(1, Outcome::TransportError),
+                record(1, Outcome::None),
+                record(NEVER, Outcome::None),
+            ],
+            rejections: ErrorClasses::default(),
+            transport_errors: ErrorClasses::default(),
+            lag: latency_histogram(),
+            late: 0,
+            sender_cpu_ns: 0,
+            loop_turns: 0,
+            end_ns: 0,
+        };
+        let counts = count(&result);
+        assert_eq!((counts.planned, counts.sent, counts.dropped), (5, 4, 1));
+        assert_eq!(counts.sent, counts.accepted + counts.errors());
+        let (histogram, missing) = tier_histogram(&result.transactions, |_| NEVER);
+        assert_eq!((histogram.len(), missing), (0, 1));
+    }
+
+    #[test]
+    fn the_lag_limit_is_the_larger_one() {
+        let open = |rate_per_s| Pace::Open { rate_per_s, arrival: Arrival::Constant };
+        assert_eq!(lag_limit_ns(open(10_000.0), 1), 1_000_000);
+        assert_eq!(lag_limit_ns(open(10.0), 1), 10_000_000);
+        assert_eq!(lag_limit_ns(open(1_000.0), 100), 10_000_000);
+        assert_eq!(lag_limit_ns(Pace::Closed, 1), u64::MAX);
+    }
+}

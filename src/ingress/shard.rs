@@ -1,0 +1,833 @@
+//! One ingress shard without sockets: bytes of connections in, messages to builder and query pool out, their answers back.
+//!
+//! Owner core: its own ingress shard; the driver (`super::driver`) owns sockets, clock and sleep. Per turn of the driver's loop:
+//!
+//! ```text
+//!  input() for every readable connection ─► turn(): answers of builder and query pool, time-outs, subscriptions ─► one write each
+//!                                       └─► submit(): one recover_batch over the turn's transactions, one wake of the builder
+//! ```
+//!
+//! Invariants: a reply leaves only when the sequence it depends on is durable; what the builder core and the query pool may owe this
+//! shard is counted, so that their reply rings never overflow; a reply never reaches the next connection of a slot.
+//! Absent on purpose: the EVM, files, blocking, logs.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use crossbeam::channel::Sender;
+use crossbeam::queue::ArrayQueue;
+
+use crate::codec::json_rpc::{self, Body, FastSend, Id, Request};
+use crate::config::HttpConfig;
+use crate::ingress::calls::{Call, CallId, CallKind, Calls};
+use crate::ingress::connection::{Connection, Content, Input, Limits, Policy, Probe, Replies};
+use crate::ingress::driver::{ShardSeat, ShardSettings};
+use crate::ingress::envelope::{Place, reply_error, reply_result, write_error};
+use crate::ingress::intake::Intake;
+use crate::limits::{IN_FLIGHT_PER_SHARD_MAX, QUERIES_PER_SHARD_MAX};
+use crate::mempool::Conditions;
+use crate::messages::{BuilderRead, BuilderReply, IngressMessage, QueryJob, QueryReply, Submit, SubmitWait};
+use crate::primitives::{ReplyToken, Sequence, ShardId};
+use crate::ring::{Consumer, Producer};
+use crate::rpc::{self, ConnectionKey, Method, Plan, Progress, Rendered, RpcError, SubmitRequest, Subscriptions, View};
+use crate::runtime::slab::{Slab, TxHandle};
+use crate::topology::Shared;
+
+/// Builder replies taken in one turn: about 2 ms of rendering.
+const REPLIES_PER_TURN_MAX: usize = 8_192;
+/// Deadlines of finished calls that are kept before the list is cleaned.
+const STALE_DEADLINES_MAX: usize = 1_024;
+
+/// One place for a connection.
+struct Slot {
+    generation: u32,
+    is_dirty: bool,
+    connection: Option<Connection>,
+}
+
+/// One ingress shard.
+pub struct ShardCore {
+    slots: Vec<Slot>,
+    free_slots: Vec<u32>,
+    /// Connections whose output or phase may have changed since [`ShardCore::take_dirty`].
+    dirty: Vec<u32>,
+    policy: Arc<Policy>,
+    desk: Desk,
+    /// Builder replies that wait for durability, in order.
+    held: VecDeque<BuilderReply>,
+    held_queries: Vec<QueryReply>,
+    subscriptions: Subscriptions,
+}
+
+/// Everything of a shard but its connections: what one request needs while its connection is borrowed.
+struct Desk {
+    id: ShardId,
+    settings: ShardSettings,
+    slab: Slab,
+    to_builder: Producer<IngressMessage>,
+    from_builder: Consumer<BuilderReply>,
+    freed: Consumer<TxHandle>,
+    to_query: Sender<QueryJob>,
+    from_query: Arc<ArrayQueue<QueryReply>>,
+    shared: Arc<Shared>,
+    intake: Intake,
+    calls: Calls,
+    /// Calls that the builder core may still answer: those of `calls`, and the withdrawn ones.
+    in_flight_count: usize,
+    /// Calls withdrawn by `ForgetSync`, whose answers may be under way.
+    withdrawn_count: usize,
+    query_count: usize,
+    chunk_count: usize,
+    /// Deadlines of waiting `eth_sendRawTransactionSync` calls, earliest first.
+    deadlines: BinaryHeap<Reverse<(u64, ReplyKey)>>,
+    sync_count: usize,
+    must_wake_builder: bool,
+    /// A result being rendered.
+    result: Vec<u8>,
+    /// Subscribe and unsubscribe calls, done when no connection is borrowed.
+    registrations: Vec<Registration>,
+}
+
+/// A reply token as a key of an ordered collection.
+type ReplyKey = (u32, u32, u32, u32);
+
+struct Registration {
+    connection: ConnectionKey,
+    place: Place,
+    id: CallId,
+    what: Subscribing,
+}
+
+enum Subscribing {
+    Add(rpc::SubscriptionKind),
+    Remove(rpc::SubscriptionId),
+}
+
+/// Where a request came from.
+#[derive(Clone, Copy)]
+struct Origin {
+    connection: ConnectionKey,
+    is_websocket: bool,
+}
+
+impl ShardCore {
+    /// Takes everything of the seat that is not the driver's.
+    #[must_use]
+    pub fn new(
+        seat: ShardSeat,
+    ) -> (Self, Arc<crate::ring::Doorbell>, std::sync::mpsc::SyncSender<Result<std::net::SocketAddr, String>>) {
+        let ShardSeat {
+            id,
+            settings,
+            slab,
+            to_builder,
+            from_builder,
+            freed,
+            to_query,
+            from_query,
+            doorbell,
+            shared,
+            bound,
+        } = seat;
+        let policy = Arc::new(policy(&settings.http));
+        let desk = Desk {
+            id,
+            intake: Intake::new(settings.chain_id),
+            settings,
+            slab,
+            to_builder,
+            from_builder,
+            freed,
+            to_query,
+            from_query,
+            shared,
+            calls: Calls::default(),
+            in_flight_count: 0,
+            withdrawn_count: 0,
+            query_count: 0,
+            chunk_count: 0,
+            deadlines: BinaryHeap::new(),
+            sync_count: 0,
+            must_wake_builder: false,
+            result: Vec::new(),
+            registrations: Vec::new(),
+        };
+        let core = Self {
+            slots: Vec::new(),
+            free_slots: Vec::new(),
+            dirty: Vec::new(),
+            policy,
+            desk,
+            held: VecDeque::new(),
+            held_queries: Vec::new(),
+            subscriptions: Subscriptions::new(id),
+        };
+        (core, doorbell, bound)
+    }
+
+    #[must_use]
+    pub fn shared(&self) -> &Arc<Shared> {
+        &self.desk.shared
+    }
+
+    #[must_use]
+    pub fn settings(&self) -> &ShardSettings {
+        &self.desk.settings
+    }
+
+    /// Gives a new connection its place.
+    pub fn open(&mut self, now_ns: u64) -> ConnectionKey {
+        let connection = Some(Connection::new(Arc::clone(&self.policy), now_ns));
+        let index = match self.free_slots.pop() {
+            Some(index) => {
+                self.slots[index as usize].connection = connection;
+                index
+            }
+            None => {
+                self.slots.push(Slot { generation: 0, is_dirty: false, connection });
+                // Bounded by the connections of the process, which fit 32 bits.
+                (self.slots.len() - 1) as u32
+            }
+        };
+        ConnectionKey { connection: index, generation: self.slots[index as usize].generation }
+    }
+
+    /// Forgets a connection: its socket is closed. What still comes for it is dropped.
+    pub fn close(&mut self, key: ConnectionKey) {
+        let Some(slot) = slot_of(&mut self.slots, key) else { return };
+        slot.connection = None;
+        slot.generation = slot.generation.wrapping_add(1);
+        self.free_slots.push(key.connection);
+        self.subscriptions.remove_connection(key);
+        self.note_listening();
+        if self.desk.sync_count > 0 {
+            self.desk.withdraw_all(key);
+        }
+    }
+
+    #[must_use]
+    pub fn connection_count(&self) -> usize {
+        self.slots.len() - self.free_slots.len()
+    }
+
+    pub fn connection(&mut self, key: ConnectionKey) -> Option<&mut Connection> {
+        slot_of(&mut self.slots, key)?.connection.as_mut()
+    }
+
+    /// Whether no more input should be taken before the turn's transactions are recovered.
+    #[must_use]
+    pub fn is_turn_full(&self) -> bool {
+        self.desk.intake.is_full()
+    }
+
+    /// Takes bytes that the connection received; none: goes on with what waited for replies.
+    pub fn input(&mut self, key: ConnectionKey, bytes: &mut [u8], now_ns: u64) {
+        let Some(slot) = slot_of(&mut self.slots, key) else { return };
+        let Some(connection) = slot.connection.as_mut() else { return };
+        let mut input = if bytes.is_empty() { Input::empty() } else { Input::new(bytes) };
+        while let Some((request, replies)) = connection.next_request(&mut input, now_ns) {
+            let origin = Origin { connection: key, is_websocket: replies.is_websocket() };
+            match request.content {
+                Content::Probe(probe) => self.desk.answer_probe(request.number, probe, replies),
+                Content::Body(body) => self.desk.on_body(origin, request.number, body, replies, now_ns),
+            }
+        }
+        mark_dirty(slot, key.connection, &mut self.dirty);
+        self.register(now_ns);
+    }
+
+    /// Puts a connection on the list of those to look after.
+    pub fn touch(&mut self, key: ConnectionKey) {
+        if let Some(slot) = slot_of(&mut self.slots, key) {
+            mark_dirty(slot, key.connection, &mut self.dirty);
+        }
+    }
+
+    /// The peer has sent its last byte.
+    pub fn end_of_input(&mut self, key: ConnectionKey) {
+        let Some(slot) = slot_of(&mut self.slots, key) else { return };
+        if let Some(connection) = slot.connection.as_mut() {
+            connection.on_end_of_input();
+            mark_dirty(slot, key.connection, &mut self.dirty);
+        }
+    }
+
+    /// Answers of builder and query pool, time-outs of waiting calls, news for subscribers.
+    pub fn turn(&mut self, now_ns: u64) {
+        self.desk.take_freed();
+        self.drain_builder(now_ns);
+        self.drain_queries();
+        self.expire_waiting(now_ns);
+        self.announce();
+        self.desk.wake_builder();
+    }
+
+    /// Recovers the turn's transactions in one call and sends them to the builder core.
+    pub fn submit(&mut self) {
+        if self.desk.intake.is_empty() {
+            return;
+        }
+        let Self { slots, dirty, desk, .. } = self;
+        let Desk { intake, to_builder, slab, calls, in_flight_count, chunk_count, sync_count, .. } = desk;
+        intake.recover(|outcome| {
+            let (token, handle, error) = match outcome {
+                Ok(mut submit) => {
+                    if submit.wait == SubmitWait::Preconfirmation && calls.get(submit.token).is_none() {
+                        // Withdrawn before the builder core saw it: it must not register a waiter.
+                        submit.wait = SubmitWait::Admission;
+                    }
+                    match to_builder.push(IngressMessage::Submit(submit)) {
+                        Err(IngressMessage::Submit(Submit { token, handle, .. })) => {
+                            (token, handle, RpcError::limit("the builder is busy: try again"))
+                        }
+                        // Only the message that was pushed can come back.
+                        Ok(()) | Err(_) => return,
+                    }
+                }
+                Err(refused) => refused,
+            };
+            slab.free(handle);
+            *chunk_count -= 1;
+            if let Some(call) = calls.take(token) {
+                *in_flight_count -= 1;
+                *sync_count -= usize::from(matches!(call.kind, CallKind::SubmitSync { .. }));
+                finish(slots, dirty, &call, Err(&error));
+            }
+        });
+        desk.must_wake_builder = true;
+        desk.wake_builder();
+    }
+
+    /// Whether the builder, the query pool or the chain has something for this shard: called before it sleeps.
+    #[must_use]
+    pub fn has_work(&self) -> bool {
+        let desk = &self.desk;
+        let is_released = || {
+            let durable = desk.durable();
+            self.held.front().is_some_and(|reply| gate(reply) <= durable)
+                || self.held_queries.iter().any(|reply| reply.gate <= durable)
+        };
+        !desk.from_builder.is_empty()
+            || !desk.from_query.is_empty()
+            || !desk.intake.is_empty()
+            || !self.dirty.is_empty()
+            || is_released()
+            || (!self.subscriptions.is_empty()
+                && self.subscriptions.has_news(&desk.shared.heads.load(), desk.durable()))
+            || desk.shared.is_closed()
+    }
+
+    /// Exchanges the list of connections to look after for an empty one.
+    pub fn take_dirty(&mut self, into: &mut Vec<ConnectionKey>) {
+        into.clear();
+        for index in self.dirty.drain(..) {
+            let slot = &mut self.slots[index as usize];
+            slot.is_dirty = false;
+            if slot.connection.is_some() {
+                into.push(ConnectionKey { connection: index, generation: slot.generation });
+            }
+        }
+    }
+
+    /// When the next `eth_sendRawTransactionSync` is over; `u64::MAX` when none waits.
+    #[must_use]
+    pub fn next_deadline_ns(&self) -> u64 {
+        self.desk.deadlines.peek().map_or(u64::MAX, |Reverse((at, _))| *at)
+    }
+
+    /// Acts on the deadlines of all connections.
+    pub fn check_connections(&mut self, now_ns: u64) {
+        for (index, slot) in self.slots.iter_mut().enumerate() {
+            let Some(connection) = slot.connection.as_mut() else { continue };
+            if connection.deadline_ns() <= now_ns {
+                connection.on_time(now_ns);
+                // As in `open`.
+                mark_dirty(slot, index as u32, &mut self.dirty);
+            }
+        }
+    }
+
+    /// Ends every connection in order: the process stops.
+    pub fn drain(&mut self) {
+        for (index, slot) in self.slots.iter_mut().enumerate() {
+            let Some(connection) = slot.connection.as_mut() else { continue };
+            connection.drain();
+            mark_dirty(slot, index as u32, &mut self.dirty);
+        }
+    }
+
+    fn drain_builder(&mut self, now_ns: u64) {
+        let durable = self.desk.durable();
+        while self.held.front().is_some_and(|reply| gate(reply) <= durable) {
+            if let Some(reply) = self.held.pop_front() {
+                self.on_reply(reply, now_ns);
+            }
+        }
+        // Whatever the builder core had taken out of the ring by now it has answered by now: see `Desk::withdraw`.
+        let inbox_was_empty = self.desk.to_builder.is_empty() && self.desk.intake.is_empty();
+        for _ in 0..REPLIES_PER_TURN_MAX {
+            let Some(reply) = self.desk.from_builder.pop() else {
+                if inbox_was_empty {
+                    self.desk.in_flight_count -= std::mem::take(&mut self.desk.withdrawn_count);
+                }
+                return;
+            };
+            if gate(&reply) > durable || (!self.held.is_empty() && gate(&reply) > Sequence(0)) {
+                self.held.push_back(reply);
+            } else {
+                self.on_reply(reply, now_ns);
+            }
+        }
+    }
+
+    fn on_reply(&mut self, reply: BuilderReply, now_ns: u64) {
+        let token = token_of(&reply);
+        let Some(call) = self.desk.calls.take(token) else { return };
+        self.desk.in_flight_count -= 1;
+        self.desk.sync_count -= usize::from(matches!(call.kind, CallKind::SubmitSync { .. }));
+        let Self { slots, dirty, desk, .. } = self;
+        let error = match reply {
+            BuilderReply::Admitted { hash, .. } => {
+                let mut render = |out: &mut Vec<u8>| rpc::render_admitted(&hash, out);
+                return finish_with(slots, dirty, &call, &mut render);
+            }
+            BuilderReply::Refused { refusal, .. } => {
+                let wait = match call.kind {
+                    CallKind::SubmitSync { .. } => SubmitWait::Preconfirmation,
+                    _ => SubmitWait::Admission,
+                };
+                rpc::refusal_error(&refusal, wait)
+            }
+            BuilderReply::Ended { hash, end, .. } => rpc::end_error(&hash, &end),
+            BuilderReply::Preconfirmed { block, index, .. } => {
+                desk.result.clear();
+                match rpc::render_preconfirmed(&block, index, &mut desk.result) {
+                    Ok(()) => return finish(slots, dirty, &call, Ok(&desk.result)),
+                    Err(error) => error,
+                }
+            }
+            BuilderReply::Answer { answer, .. } => {
+                let Call { kind: CallKind::Read { method, .. }, .. } = &call else { return };
+                desk.result.clear();
+                match rpc::render_builder_answer(*method, &answer, &mut desk.result) {
+                    Ok(Rendered::Done) => return finish(slots, dirty, &call, Ok(&desk.result)),
+                    Ok(Rendered::AskQuery) => {
+                        let Call { connection, place, id, kind } = call;
+                        let CallKind::Read { method, params } = kind else { return };
+                        let call = Call { connection, place, id, kind: CallKind::Query };
+                        let Err((call, error)) = desk.ask_query(call, method, params, now_ns) else { return };
+                        return finish(slots, dirty, &call, Err(&error));
+                    }
+                    Err(error) => error,
+                }
+            }
+        };
+        finish(slots, dirty, &call, Err(&error));
+    }
+
+    fn drain_queries(&mut self) {
+        let durable = self.desk.durable();
+        let mut index = 0;
+        while index < self.held_queries.len() {
+            if self.held_queries[index].gate <= durable {
+                let reply = self.held_queries.swap_remove(index);
+                self.on_query_reply(&reply);
+            } else {
+                index += 1;
+            }
+        }
+        while let Some(reply) = self.desk.from_query.pop() {
+            self.desk.query_count -= 1;
+            if reply.gate > durable { self.held_queries.push(reply) } else { self.on_query_reply(&reply) }
+        }
+    }
+
+    fn on_query_reply(&mut self, reply: &QueryReply) {
+        if let Some(call) = self.desk.calls.take(reply.token) {
+            finish(&mut self.slots, &mut self.dirty, &call, reply.outcome.as_deref());
+        }
+    }
+
+    /// Answers waiting calls whose time is over (EIP-7966 code 4).
+    fn expire_waiting(&mut self, now_ns: u64) {
+        while let Some(&Reverse((at, key))) = self.desk.deadlines.peek() {
+            if at > now_ns {
+                break;
+            }
+            self.desk.deadlines.pop();
+            let token = token_of_key(key);
+            if let Some(call) = self.desk.withdraw(token)
+                && let CallKind::SubmitSync { hash, timeout_ms } = call.kind
+            {
+                finish(&mut self.slots, &mut self.dirty, &call, Err(&RpcError::sync_timeout(&hash, timeout_ms)));
+            }
+        }
+        let desk = &mut self.desk;
+        if desk.deadlines.len() > 2 * desk.sync_count + STALE_DEADLINES_MAX {
+            let calls = &desk.calls;
+            desk.deadlines.retain(|Reverse((_, key))| calls.get(token_of_key(*key)).is_some());
+        }
+    }
+
+    fn announce(&mut self) {
+        if self.subscriptions.is_empty() {
+            return;
+        }
+        let Self { slots, dirty, desk, subscriptions, .. } = self;
+        let heads = desk.shared.heads.load();
+        let durable = desk.durable();
+        let mut sink = |key: ConnectionKey, notification: &[u8]| {
+            let Some(slot) = slot_of(slots, key) else { return };
+            if let Some(connection) = slot.connection.as_mut() {
+                // A subscriber that reads too slowly is closed by its own connection.
+                let _ = connection.replies().notify(|out| out.extend_from_slice(notification));
+                mark_dirty(slot, key.connection, dirty);
+            }
+        };
+        // What is left is seen by `has_work` before the shard sleeps.
+        let _: Progress = subscriptions.announce(&heads, durable, &mut sink);
+    }
+
+    /// Carries out subscribe and unsubscribe calls.
+    fn register(&mut self, _now_ns: u64) {
+        if self.desk.registrations.is_empty() {
+            return;
+        }
+        let mut registrations = std::mem::take(&mut self.desk.registrations);
+        for Registration { connection, place, id, what } in registrations.drain(..) {
+            let call = Call { connection, place, id, kind: CallKind::Query };
+            let Self { slots, dirty, desk, subscriptions, .. } = self;
+            desk.result.clear();
+            let outcome = match what {
+                Subscribing::Add(kind) => {
+                    let heads = desk.shared.heads.load();
+                    subscriptions.add(connection, kind, &heads, desk.durable()).map(|id| id.write(&mut desk.result))
+                }
+                Subscribing::Remove(id) => {
+                    let removed = subscriptions.remove(connection, id);
+                    rpc::json::boolean(removed, &mut desk.result);
+                    Ok(())
+                }
+            };
+            match outcome {
+                Ok(()) => finish(slots, dirty, &call, Ok(&desk.result)),
+                Err(error) => finish(slots, dirty, &call, Err(&error)),
+            }
+        }
+        self.desk.registrations = registrations;
+        self.note_listening();
+    }
+
+    /// Tells the builder core whether this shard wants to hear of news.
+    fn note_listening(&mut self) {
+        let wants = !self.subscriptions.is_empty();
+        // ORDERING: Relaxed; the builder core may see it a turn later, and the shard looks at the heads itself before it sleeps.
+        self.desk.shared.wants_events[usize::from(self.desk.id.0)].store(wants, Ordering::Relaxed);
+    }
+}
+
+impl Desk {
+    fn durable(&self) -> Sequence {
+        // ORDERING: Acquire pairs with the Release of the journal's owner: everything below the sequence is visible.
+        Sequence(self.shared.durable_seq.load(Ordering::Acquire))
+    }
+
+    fn answer_probe(&self, number: u32, probe: Probe, replies: &mut Replies) {
+        let is_healthy = match probe {
+            Probe::Live => true,
+            Probe::Ready | Probe::Healthy => !self.shared.is_stopping(),
+        };
+        // A stale probe has nobody to tell.
+        let _ = replies.complete_probe(number, is_healthy);
+    }
+
+    fn on_body(&mut self, origin: Origin, number: u32, body: &[u8], replies: &mut Replies, now_ns: u64) {
+        let place = Place { request: number, item: 0 };
+        if let Some(send) = json_rpc::send_raw_transaction(body) {
+            return self.send_raw(origin, place, send, replies, now_ns);
+        }
+        match json_rpc::parse(body, self.settings.http.batch_items_max) {
+            Ok(Body::Single(request)) => self.on_call(origin, place, &request, replies, now_ns),
+            Ok(Body::Batch(batch)) => {
+                let mut item_count = 0;
+                for item in batch {
+                    if let Err(error) = item
+                        && error.kind.is_fatal()
+                    {
+                        return refuse_request(replies, place, &error);
+                    }
+                    item_count += 1;
+                }
+                replies.begin_batch(number, item_count);
+                for (index, item) in batch.enumerate() {
+                    // Below `batch_items_max`.
+                    let place = Place { request: number, item: index as u32 };
+                    match item {
+                        Ok(request) => self.on_call(origin, place, &request, replies, now_ns),
+                        Err(error) => refuse_request(replies, place, &error),
+                    }
+                }
+            }
+            Err(error) => refuse_request(replies, place, &error),
+        }
+    }
+
+    fn send_raw(&mut self, origin: Origin, place: Place, send: FastSend<'_>, replies: &mut Replies, now_ns: u64) {
+        if let Err(error) =
+            self.take_transaction(origin, place, send.id, send.hex, SubmitWait::Admission, 0, None, now_ns)
+        {
+            reply_error(replies, place, send.id, &error);
+        }
+    }
+
+    fn on_call(&mut self, origin: Origin, place: Place, request: &Request<'_>, replies: &mut Replies, now_ns: u64) {
+        if let Some(send) = request.as_send_raw_transaction() {
+            return self.send_raw(origin, place, send, replies, now_ns);
+        }
+        let id = request.id;
+        let name = request.method_name();
+        let Some(method) = Method::from_name(&name) else {
+            return reply_error(replies, place, id, &RpcError::method_not_found(&name));
+        };
+        self.result.clear();
+        let planned = {
+            let heads = self.shared.heads.load();
+            let view = View { heads: &heads, durable: self.durable(), settings: &self.settings.rpc };
+            rpc::plan(method, request.params, &view, &mut self.result)
+        };
+        let outcome = match planned {
+            Ok(Plan::Reply) => return reply_result(replies, place, id, |out| out.extend_from_slice(&self.result)),
+            Ok(Plan::Builder(read)) => self.ask_builder(origin, place, id, method, request.params, read),
+            Ok(Plan::Query) => {
+                let call = Call { connection: origin.connection, place, id: CallId::new(id), kind: CallKind::Query };
+                self.ask_query(call, method, request.params.to_vec(), now_ns).map_err(|(_, error)| error)
+            }
+            Ok(Plan::Submit(SubmitRequest { raw_hex, wait, timeout_ms, conditions })) => {
+                let hex = raw_hex.as_bytes();
+                self.take_transaction(origin, place, id, hex, wait, timeout_ms, conditions, now_ns)
+            }
+            Ok(Plan::Subscribe(_) | Plan::Unsubscribe(_)) if !origin.is_websocket => {
+                Err(RpcError::new(rpc::error::code::METHOD_NOT_FOUND, "notifications not supported: use a WebSocket"))
+            }
+            Ok(Plan::Subscribe(kind)) => {
+                self.add_registration(origin, place, id, Subscribing::Add(kind));
+                Ok(())
+            }
+            Ok(Plan::Unsubscribe(subscription)) => {
+                self.add_registration(origin, place, id, Subscribing::Remove(subscription));
+                Ok(())
+            }
+            Err(error) => Err(error),
+        };
+        if let Err(error) = outcome {
+            reply_error(replies, place, id, &error);
+        }
+    }
+
+    fn add_registration(&mut self, origin: Origin, place: Place, id: Id<'_>, what: Subscribing) {
+        self.registrations.push(Registration { connection: origin.connection, place, id: CallId::new(id), what });
+    }
+
+    /// Decodes a transaction and queues it for recovery.
+    fn take_transaction(
+        &mut self,
+        origin: Origin,
+        place: Place,
+        id: Id<'_>,
+        hex: &[u8],
+        wait: SubmitWait,
+        timeout_ms: u64,
+        conditions: Option<Conditions>,
+        now_ns: u64,
+    ) -> Result<(), RpcError> {
+        self.reserve_in_flight()?;
+        if self.chunk_count >= self.settings.chunks_max {
+            self.take_freed();
+            if self.chunk_count >= self.settings.chunks_max {
+                return Err(RpcError::limit("too many transactions are held: try again"));
+            }
+        }
+        let prepared = self.intake.prepare(hex, &mut self.slab)?;
+        self.chunk_count += 1;
+        self.in_flight_count += 1;
+        let kind = match wait {
+            SubmitWait::Admission => CallKind::Submit,
+            SubmitWait::Preconfirmation => CallKind::SubmitSync { hash: prepared.hash, timeout_ms },
+        };
+        let token = self.calls.insert(Call { connection: origin.connection, place, id: CallId::new(id), kind });
+        if wait == SubmitWait::Preconfirmation {
+            self.sync_count += 1;
+            self.deadlines.push(Reverse((now_ns + timeout_ms * 1_000_000, key_of(token))));
+        }
+        self.intake.push(token, wait, prepared, conditions);
+        Ok(())
+    }
+
+    fn ask_builder(
+        &mut self,
+        origin: Origin,
+        place: Place,
+        id: Id<'_>,
+        method: Method,
+        params: &[u8],
+        read: BuilderRead,
+    ) -> Result<(), RpcError> {
+        self.reserve_in_flight()?;
+        let kind = CallKind::Read { method, params: params.to_vec() };
+        let token = self.calls.insert(Call { connection: origin.connection, place, id: CallId::new(id), kind });
+        if self.to_builder.push(IngressMessage::Read { token, read }).is_err() {
+            self.calls.take(token);
+            return Err(RpcError::limit("the builder is busy: try again"));
+        }
+        self.in_flight_count += 1;
+        self.must_wake_builder = true;
+        Ok(())
+    }
+
+    fn reserve_in_flight(&self) -> Result<(), RpcError> {
+        if self.in_flight_count >= IN_FLIGHT_PER_SHARD_MAX {
+            return Err(RpcError::limit(format!(
+                "too many requests are being answered: {}, limit {IN_FLIGHT_PER_SHARD_MAX}",
+                self.in_flight_count
+            )));
+        }
+        Ok(())
+    }
+
+    fn ask_query(&mut self, call: Call, method: Method, params: Vec<u8>, now_ns: u64) -> Result<(), (Call, RpcError)> {
+        if self.query_count >= QUERIES_PER_SHARD_MAX {
+            let text = format!("too many heavy reads wait: {}, limit {QUERIES_PER_SHARD_MAX}", self.query_count);
+            return Err((call, RpcError::limit(text)));
+        }
+        let token = self.calls.insert(call);
+        let deadline_ns = now_ns + self.settings.query_timeout_ns;
+        if self.to_query.try_send(QueryJob { shard: self.id, token, method, params, deadline_ns }).is_ok() {
+            self.query_count += 1;
+            return Ok(());
+        }
+        match self.calls.take(token) {
+            Some(call) => Err((call, RpcError::limit("too many heavy reads wait: try again"))),
+            // It was put there above.
+            None => Ok(()),
+        }
+    }
+
+    /// Ends a call that waits for a receipt and tells the builder core so.
+    ///
+    /// The builder core may have answered already, so the answer's slot in the ring stays reserved until `drain_builder` finds both that
+    /// the ring to the builder core was empty (so it has handled the withdrawal) and that no answer is left.
+    fn withdraw(&mut self, token: ReplyToken) -> Option<Call> {
+        let call = self.calls.take(token)?;
+        if let CallKind::SubmitSync { hash, .. } = call.kind {
+            self.sync_count -= 1;
+            self.withdrawn_count += 1;
+            // The ring has a slot for the withdrawal of everything in flight. Without it the answer comes, and finds no call.
+            let pushed = self.to_builder.push(IngressMessage::ForgetSync { token, hash });
+            debug_assert!(pushed.is_ok());
+            self.must_wake_builder = true;
+        }
+        Some(call)
+    }
+
+    fn withdraw_all(&mut self, key: ConnectionKey) {
+        let tokens: Vec<ReplyToken> = self.calls.waiting_of(key).collect();
+        for token in tokens {
+            self.withdraw(token);
+        }
+    }
+
+    fn take_freed(&mut self) {
+        while let Some(handle) = self.freed.pop() {
+            self.slab.free(handle);
+            self.chunk_count -= 1;
+        }
+    }
+
+    fn wake_builder(&mut self) {
+        // Transactions not recovered yet will wake it anyway.
+        if self.must_wake_builder && self.intake.is_empty() {
+            self.must_wake_builder = false;
+            self.to_builder.wake();
+        }
+    }
+}
+
+/// Bounds and policies of this listener's connections.
+fn policy(http: &HttpConfig) -> Policy {
+    let mut limits = Limits::default();
+    limits.http.body_bytes_max = http.body_bytes_max;
+    limits.websocket.message_bytes_max = http.body_bytes_max;
+    limits.batch_items_max = http.batch_items_max;
+    limits.items_outstanding_max = limits.items_outstanding_max.max(http.batch_items_max);
+    limits.idle_ns = http.idle_timeout_ns;
+    let cors_origins = if http.cors { vec!["*".to_owned()] } else { Vec::new() };
+    Policy { limits, vhosts: http.vhosts.clone(), cors_origins }
+}
+
+fn slot_of(slots: &mut [Slot], key: ConnectionKey) -> Option<&mut Slot> {
+    slots.get_mut(key.connection as usize).filter(|slot| slot.generation == key.generation && slot.connection.is_some())
+}
+
+fn mark_dirty(slot: &mut Slot, index: u32, dirty: &mut Vec<u32>) {
+    if !std::mem::replace(&mut slot.is_dirty, true) {
+        dirty.push(index);
+    }
+}
+
+fn finish(slots: &mut [Slot], dirty: &mut Vec<u32>, call: &Call, outcome: Result<&[u8], &RpcError>) {
+    match outcome {
+        Ok(result) => finish_with(slots, dirty, call, &mut |out| out.extend_from_slice(result)),
+        Err(error) => {
+            let Some(slot) = slot_of(slots, call.connection) else { return };
+            if let Some(connection) = slot.connection.as_mut() {
+                reply_error(connection.replies(), call.place, call.id.as_id(), error);
+                mark_dirty(slot, call.connection.connection, dirty);
+            }
+        }
+    }
+}
+
+fn finish_with(slots: &mut [Slot], dirty: &mut Vec<u32>, call: &Call, write: &mut dyn FnMut(&mut Vec<u8>)) {
+    let Some(slot) = slot_of(slots, call.connection) else { return };
+    if let Some(connection) = slot.connection.as_mut() {
+        reply_result(connection.replies(), call.place, call.id.as_id(), write);
+        mark_dirty(slot, call.connection.connection, dirty);
+    }
+}
+
+/// Answers a body or an item that is no request. An error without an id is answered with `null`.
+fn refuse_request(replies: &mut Replies, place: Place, error: &json_rpc::Error<'_>) {
+    let shown = RpcError::new(error.kind.code(), error.to_string());
+    // A stale place has nobody to tell.
+    let _ = replies.complete_error(place.request, place.item, |out| write_error(error.id.as_bytes(), &shown, out));
+}
+
+/// What a builder reply depends on; 0 for what depends on nothing.
+fn gate(reply: &BuilderReply) -> Sequence {
+    match reply {
+        BuilderReply::Admitted { gate, .. }
+        | BuilderReply::Preconfirmed { gate, .. }
+        | BuilderReply::Answer { gate, .. } => *gate,
+        BuilderReply::Refused { .. } | BuilderReply::Ended { .. } => Sequence(0),
+    }
+}
+
+fn token_of(reply: &BuilderReply) -> ReplyToken {
+    match reply {
+        BuilderReply::Admitted { token, .. }
+        | BuilderReply::Refused { token, .. }
+        | BuilderReply::Preconfirmed { token, .. }
+        | BuilderReply::Ended { token, .. }
+        | BuilderReply::Answer { token, .. } => *token,
+    }
+}
+
+fn key_of(token: ReplyToken) -> ReplyKey {
+    (token.connection, token.generation, token.request, token.item)
+}
+
+fn token_of_key((connection, generation, request, item): ReplyKey) -> ReplyToken {
+    ReplyToken { connection, generation, request, item }
+}
