@@ -26,6 +26,8 @@ pub enum Command {
     Compare(CompareArgs),
     /// Searches the highest rate of an open loop that keeps the latency and the errors within bounds
     FindMax(Box<FindMaxArgs>),
+    /// Prints the accounts of a seed as genesis entries, for nodes that make no blocks while they are measured
+    Accounts(AccountsArgs),
 }
 
 /// What is loaded, and with what: common to `run` and `find-max`.
@@ -175,6 +177,25 @@ pub struct CompareArgs {
     pub base: String,
     /// The report to compare
     pub other: String,
+}
+
+#[derive(Args, Debug)]
+pub struct AccountsArgs {
+    /// How many
+    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    pub accounts: u64,
+
+    /// The seed of the runs to come
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+
+    /// What each account has, in ETH
+    #[arg(long, default_value_t = 10_000)]
+    pub balance: u64,
+
+    /// A genesis file to add them to: prints the whole file
+    #[arg(long, value_name = "FILE")]
+    pub genesis: Option<String>,
 }
 
 #[derive(Args, Clone, Debug)]

@@ -13,6 +13,8 @@ mod find_max;
 
 mod compare;
 
+mod genesis;
+
 mod setup;
 
 mod workload;
@@ -63,6 +65,7 @@ fn main() -> ExitCode {
         Command::Run(args) => run_command(&args),
         Command::Compare(args) => compare_command(&args.base, &args.other),
         Command::FindMax(args) => find_max_command(&args),
+        Command::Accounts(args) => accounts_command(&args),
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("loadgen: {error:#}");
@@ -87,6 +90,9 @@ fn run_command(args: &RunArgs) -> Result<ExitCode> {
     if let (Some(path), Some(log)) = (&args.hdr_log, &finished.hdr_log) {
         std::fs::write(path, log).with_context(|| path.clone())?;
     }
+    if let Some(error) = finished.verification_error {
+        return Err(error).context("--verify could not ask the node");
+    }
     let failed = report.asserts.iter().any(|verdict| !verdict.passed);
     // Figures of an invalid run prove nothing, so conditions on them are not met either.
     let unproven = !report.asserts.is_empty() && !report.generator.valid;
@@ -96,6 +102,11 @@ fn run_command(args: &RunArgs) -> Result<ExitCode> {
 
 fn compare_command(base: &str, other: &str) -> Result<ExitCode> {
     print!("{}", compare::render(&Report::from_file(base)?, &Report::from_file(other)?));
+    Ok(ExitCode::SUCCESS)
+}
+
+fn accounts_command(args: &cli::AccountsArgs) -> Result<ExitCode> {
+    println!("{}", genesis::render(args)?);
     Ok(ExitCode::SUCCESS)
 }
 

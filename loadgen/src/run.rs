@@ -51,6 +51,8 @@ pub struct Job<'a> {
 pub struct Finished {
     pub report: Report,
     pub hdr_log: Option<Vec<u8>>,
+    /// Why `--verify` has no answer; the report is worth showing all the same.
+    pub verification_error: Option<Error>,
 }
 
 impl<'a> Job<'a> {
@@ -177,18 +179,20 @@ pub fn execute(job: &Job<'_>) -> Result<Finished> {
     let mut ready = make_ready(job)?;
     let hashes = Arc::new(std::mem::take(&mut ready.prepared.hashes));
     let measured = measure(job, &mut ready, &hashes)?;
-    let verification = match job.verify_wait {
-        Some(wait) => {
-            let (open, sealed) = open_transactions(&measured.result, &measured.arrivals, &hashes);
-            Some(verify::verify(&mut ready.client, open, sealed, wait)?)
-        }
-        None => None,
+    let verification = job.verify_wait.map(|wait| {
+        let (open, sealed) = open_transactions(&measured.result, &measured.arrivals, &hashes);
+        verify::verify(&mut ready.client, open, sealed, wait)
+    });
+    let (verification, verification_error) = match verification {
+        Some(Err(error)) => (None, Some(error)),
+        other => (other.and_then(Result::ok), None),
     };
-    let base_fee_after_wei = setup::base_fee_wei(&mut ready.client)?;
+    // A node that has died meanwhile leaves this out; what was measured stands.
+    let base_fee_after_wei = setup::base_fee_wei(&mut ready.client).ok();
     let hdr_log = if job.with_hdr_log { Some(render_hdr_log(&measured)?) } else { None };
     let mut report = build_report(job, &ready, measured, base_fee_after_wei);
     report.verification = verification;
-    Ok(Finished { report, hdr_log })
+    Ok(Finished { report, hdr_log, verification_error })
 }
 
 /// The part between set-up and report: from the start of the clock until every tier is complete.
@@ -211,7 +215,7 @@ fn measure(job: &Job<'_>, ready: &mut Ready, hashes: &Arc<Vec<B256>>) -> Result<
     if let Some(progress) = progress {
         progress.finish();
     }
-    let accepted = report::count(&result).accepted;
+    let accepted = report::count(&result, false).accepted;
     settle(job, &watches, accepted);
     let server = usage_before
         .zip(usage_after)
@@ -221,9 +225,9 @@ fn measure(job: &Job<'_>, ready: &mut Ready, hashes: &Arc<Vec<B256>>) -> Result<
     Ok(Measured { started, result, arrivals, not_offered, cpu_ns, server })
 }
 
-fn build_report(job: &Job<'_>, ready: &Ready, measured: Measured, base_fee_after_wei: u128) -> Report {
+fn build_report(job: &Job<'_>, ready: &Ready, measured: Measured, base_fee_after_wei: Option<u128>) -> Report {
     let Measured { started, result, arrivals, not_offered, cpu_ns, server } = measured;
-    let counts = report::count(&result);
+    let counts = report::count(&result, job.stop_after.is_some());
     let sent = counts.sent.max(1);
     let lag_limit_ns = report::lag_limit_ns(job.pace, job.common.batch);
     let wall_s = result.end_ns as f64 / 1e9;

@@ -334,6 +334,17 @@ fn a_deaf_node_ends_the_run_with_drops() {
 }
 
 #[test]
+fn a_closed_loop_can_end_in_time() {
+    let url = start(Script::default());
+    let flags = "--closed --duration 300ms --transactions 50000 --connections 2 --tiers accepted --assert dropped==0";
+    let run = Run::new(&url, flags);
+    run.check(0, &[("dropped", 0), ("unanswered", 0)]);
+    let counts = &run.report["counts"];
+    assert_eq!(counts["planned"], counts["sent"]);
+    assert!(counts["sent"].as_u64().unwrap() > 10 && counts["sent"].as_u64().unwrap() < 50_000, "{counts}");
+}
+
+#[test]
 fn tiers_come_by_subscription() {
     let (url, websocket) = start_with_websocket(Script::default());
     let run = Run::new(

@@ -196,7 +196,8 @@ impl World {
             return Ok(code.clone());
         }
         let bytes = self.snapshot.code(&hash)?.ok_or(WorldError::CodeMissing(hash))?;
-        let code = Bytecode::new_raw(bytes);
+        // A genesis file may hold what EIP-3541 forbids to deploy; it runs as the bytes that it is.
+        let code = Bytecode::new_raw_checked(bytes.clone()).unwrap_or_else(|_| Bytecode::new_legacy(bytes));
         self.codes.insert(hash, code.clone());
         Ok(code)
     }

@@ -2,7 +2,8 @@
 //!
 //! Runs on: ingress shard; never blocks, never allocates (the caller owns every buffer).
 //! Like `codec::http`, the parser works on one window that starts with the first byte not released yet and may be fed in any portions.
-//! Text messages only: JSON is text, and a binary message is closed with 1003. No extension is negotiated, so reserved bits are errors.
+//! A binary message is taken as the same JSON (web3.py sends its requests so), UTF-8 like a text message. No extension is negotiated, so
+//! reserved bits are errors.
 //!
 //! ```text
 //!  byte 0      FIN(1) RSV(3) opcode(4)
@@ -45,7 +46,6 @@ pub enum CloseCode {
     Normal = 1000,
     GoingAway = 1001,
     Protocol = 1002,
-    UnsupportedData = 1003,
     InvalidPayload = 1007,
     Policy = 1008,
     MessageTooBig = 1009,
@@ -181,9 +181,6 @@ impl FrameParser {
     ) -> Result<(), CloseCode> {
         if self.in_message != (head.opcode == Opcode::Continuation) {
             return Err(CloseCode::Protocol);
-        }
-        if head.opcode == Opcode::Binary {
-            return Err(CloseCode::UnsupportedData);
         }
         let room = (limits.message_bytes_max - self.message_bytes_so_far()) as u64;
         if head.payload_bytes > room {

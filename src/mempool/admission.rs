@@ -59,7 +59,8 @@ impl Limits {
             ready_lifetime_ns: 10_800_000_000_000,
             fee_bump_percent: 10,
             tip_wei_min: 0,
-            fee_cap_wei_min: 0,
+            // By EIP-1559 the base fee stops falling at 7 wei: a lower cap could never be placed.
+            fee_cap_wei_min: 7,
             block_gas_limit,
             tx_gas_max: 16_777_216,
             init_code_bytes_max: 49_152,

@@ -224,6 +224,15 @@ fn authorization(signed: &SignedAuthorization, out: &mut Vec<u8>) {
 
 /// The receipt object. Of a block without a hash: the preconfirmed receipt, with 32 zero bytes as `blockHash`.
 pub fn receipt(receipt: &ReceiptView<'_>, place: &Place, out: &mut Vec<u8>) {
+    receipt_members(receipt, place, true, out);
+}
+
+/// The receipt without `logsBloom`: the bloom follows from the logs, and is more than half of a transfer's receipt.
+pub fn preconfirmation(receipt: &ReceiptView<'_>, place: &Place, out: &mut Vec<u8>) {
+    receipt_members(receipt, place, false, out);
+}
+
+fn receipt_members(receipt: &ReceiptView<'_>, place: &Place, with_bloom: bool, out: &mut Vec<u8>) {
     let mut object = Object::begin(out);
     object.data("blockHash", place.block_hash);
     object.quantity("blockNumber", place.block_number);
@@ -239,11 +248,15 @@ pub fn receipt(receipt: &ReceiptView<'_>, place: &Place, out: &mut Vec<u8>) {
         if offset > 0 {
             list.push(b',');
         }
-        bloom.accrue_log(entry);
+        if with_bloom {
+            bloom.accrue_log(entry);
+        }
         log(entry, place, receipt, offset, list);
     }
     list.push(b']');
-    object.data("logsBloom", bloom);
+    if with_bloom {
+        object.data("logsBloom", bloom);
+    }
     object.quantity("status", u64::from(receipt.success));
     object.optional_data("to", receiver(receipt.tx.raw));
     object.data("transactionHash", receipt.tx.hash);

@@ -16,11 +16,12 @@ pub const FEE_HISTORY_PERCENTILES_MAX: usize = 100;
 pub const FEE_SAMPLE_TXS: usize = 64;
 /// Subscriptions of one connection (DESIGN 5).
 pub const SUBSCRIPTIONS_PER_CONNECTION_MAX: usize = 100;
-/// Placed transactions that one turn of a shard turns into notifications, so that a turn stays short.
-pub const EVENT_TXS_PER_TURN_MAX: usize = 2_048;
+/// Placed transactions that one turn of a shard turns into notifications: a turn stays short, and what it adds to a subscriber's queue
+/// (about 110 KiB of transfers) stays far below the 1 MiB at which one that does not read is closed.
+pub const EVENT_TXS_PER_TURN_MAX: usize = 256;
 /// Sealed blocks that one turn of a shard turns into notifications.
 pub const EVENT_BLOCKS_PER_TURN_MAX: usize = 4;
-/// Receipts in one `sequencer_preconfirmations` notification: about 256 KiB, a quarter of a slow subscriber's queue.
+/// Receipts in one `sequencer_preconfirmations` notification.
 pub const PRECONFIRMATIONS_PER_NOTIFICATION_MAX: usize = 256;
 /// Default and largest wait of `eth_sendRawTransactionSync`.
 pub const SYNC_WAIT_MS_DEFAULT: u64 = 2_000;

@@ -253,7 +253,7 @@ fn live_status(status: &LiveStatus, out: &mut Vec<u8>) {
             ("preconfirmed", accepted_unix_ns)
         }
     };
-    object.text("status", name);
+    object.text("state", name);
     object.quantity("acceptedAtMs", ms(accepted_unix_ns));
     object.end();
 }

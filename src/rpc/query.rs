@@ -335,7 +335,7 @@ fn status(
         Some(Found::Placed { block, tx, index }) => {
             *gate = tx.sequence;
             let mut object = Object::begin(out);
-            object.text("status", "preconfirmed");
+            object.text("state", "preconfirmed");
             object.quantity("blockNumber", block.context.number);
             object.quantity("transactionIndex", index as u64);
             object.quantity("acceptedAtMs", ms(tx.accepted_unix_ns));
@@ -351,7 +351,7 @@ fn status(
                 number if number <= heads.safe_number => "safe",
                 _ => "sealed",
             };
-            object.text("status", tier);
+            object.text("state", tier);
             object.quantity("blockNumber", place.block_number);
             object.data("blockHash", place.block_hash);
             object.quantity("transactionIndex", index as u64);
@@ -395,17 +395,17 @@ fn times(record: &HistoryStatus, ended_name: &str, object: &mut Object<'_>) {
 fn ended(record: &HistoryStatus, out: &mut Vec<u8>) {
     let mut object = Object::begin(out);
     match record.end {
-        HistoryEnd::Included => object.text("status", "sealed"),
+        HistoryEnd::Included => object.text("state", "sealed"),
         HistoryEnd::Replaced { by } => {
-            object.text("status", "replaced");
+            object.text("state", "replaced");
             object.data("replacedBy", by);
         }
         HistoryEnd::Dropped { reason } => {
-            object.text("status", if reason == EndReason::Expired as u8 { "expired" } else { "evicted" });
+            object.text("state", if reason == EndReason::Expired as u8 { "expired" } else { "evicted" });
             object.text("reason", reason_text(reason));
         }
         HistoryEnd::Invalidated { reason, required, actual } => {
-            object.text("status", "invalidated");
+            object.text("state", "invalidated");
             object.text("reason", reason_text(reason));
             object.quantity("required", required);
             object.quantity("actual", actual);

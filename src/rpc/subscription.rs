@@ -294,7 +294,7 @@ impl Subscriptions {
                 let entries = block.transactions.range(first..last).enumerate();
                 let place = Place::unsealed(&block.context);
                 json::array(entries, &mut self.result, |(offset, tx), out| {
-                    encode::receipt(&ReceiptView::placed(block, tx, first + offset), &place, out);
+                    encode::preconfirmation(&ReceiptView::placed(block, tx, first + offset), &place, out);
                 });
                 deliver(&self.preconfirmations, &self.result, &mut self.frame, sink);
                 first = last;

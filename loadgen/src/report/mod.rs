@@ -203,7 +203,8 @@ impl Server {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FeeReport {
     pub base_fee_before_wei: u128,
-    pub base_fee_after_wei: u128,
+    /// Missing when the node did not answer any more.
+    pub base_fee_after_wei: Option<u128>,
     pub fee_cap_wei: u128,
     pub tip_wei: u128,
     /// The base fee has grown past what the transactions offer: later ones could not be placed.
@@ -211,8 +212,8 @@ pub struct FeeReport {
 }
 
 impl FeeReport {
-    pub const fn new(base_fee_before_wei: u128, base_fee_after_wei: u128, fee_cap_wei: u128, tip_wei: u128) -> Self {
-        let cap_exceeded = base_fee_after_wei > fee_cap_wei;
+    pub fn new(base_fee_before_wei: u128, base_fee_after_wei: Option<u128>, fee_cap_wei: u128, tip_wei: u128) -> Self {
+        let cap_exceeded = base_fee_after_wei.is_some_and(|after_wei| after_wei > fee_cap_wei);
         Self { base_fee_before_wei, base_fee_after_wei, fee_cap_wei, tip_wei, cap_exceeded }
     }
 }
@@ -241,8 +242,8 @@ impl Report {
     }
 }
 
-/// Counts what became of the transactions.
-pub fn count(result: &EngineResult) -> Counts {
+/// Counts what became of the transactions. In a closed loop with an end in time, what was left at the end was not planned.
+pub fn count(result: &EngineResult, ends_in_time: bool) -> Counts {
     let mut counts = Counts { planned: result.transactions.len() as u64, late: result.late, ..Counts::default() };
     for transaction in &result.transactions {
         if transaction.history.sent_ns == NEVER {
@@ -256,6 +257,9 @@ pub fn count(result: &EngineResult) -> Counts {
             Outcome::TransportError => counts.transport_errors += 1,
             Outcome::None => counts.unanswered += 1,
         }
+    }
+    if ends_in_time {
+        (counts.planned, counts.dropped) = (counts.sent, 0);
     }
     counts
 }
@@ -347,7 +351,7 @@ pub mod tests {
                 ProcessUsage { cpu_ns: 200_000_000, voluntary_switches: 3_000, involuntary_switches: 9 },
                 1_000,
             )),
-            fees: FeeReport::new(1_000_000, 2_000_000, 2_000_000_000, 1_000_000_000),
+            fees: FeeReport::new(1_000_000, Some(2_000_000), 2_000_000_000, 1_000_000_000),
             asserts: vec![],
             verification: None,
         }
@@ -382,9 +386,11 @@ pub mod tests {
             loop_turns: 0,
             end_ns: 0,
         };
-        let counts = count(&result);
+        let counts = count(&result, false);
         assert_eq!((counts.planned, counts.sent, counts.dropped), (5, 4, 1));
         assert_eq!(counts.sent, counts.accepted + counts.errors());
+        let timed = count(&result, true);
+        assert_eq!((timed.planned, timed.sent, timed.dropped), (4, 4, 0));
         let (histogram, missing) = tier_histogram(&result.transactions, |_| NEVER);
         assert_eq!((histogram.len(), missing), (0, 1));
     }

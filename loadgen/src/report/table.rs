@@ -120,9 +120,12 @@ fn render_tiers(out: &mut String, report: &Report) -> std::fmt::Result {
 
 fn render_fees(out: &mut String, report: &Report) -> std::fmt::Result {
     let fees = &report.fees;
-    let drift = fees.base_fee_after_wei as f64 / fees.base_fee_before_wei.max(1) as f64;
-    let (before, after, cap) = (fees.base_fee_before_wei, fees.base_fee_after_wei, fees.fee_cap_wei);
-    writeln!(out, "base fee {before} -> {after} wei (x {drift:.3}), fee cap {cap} wei, tip {} wei", fees.tip_wei)?;
+    let after = fees.base_fee_after_wei.map_or_else(
+        || "unknown: the node does not answer any more".to_owned(),
+        |after| format!("{after} wei (x {:.3})", after as f64 / fees.base_fee_before_wei.max(1) as f64),
+    );
+    let (before, cap, tip) = (fees.base_fee_before_wei, fees.fee_cap_wei, fees.tip_wei);
+    writeln!(out, "base fee {before} -> {after}, fee cap {cap} wei, tip {tip} wei")?;
     if fees.cap_exceeded {
         writeln!(
             out,

@@ -70,7 +70,7 @@ pub enum TxError {
     Empty,
     #[error("transaction has {bytes} bytes, at most {bytes_max} are possible")]
     TooLong { bytes: u64, bytes_max: u32 },
-    #[error("transaction type {0} is not supported")]
+    #[error("transaction type {0:#04x} is not supported")]
     UnsupportedType(u8),
     #[error("blob transactions (type 3) are not allowed on a native rollup (EIP-8079)")]
     BlobForbidden,

@@ -134,7 +134,7 @@ fn included_transactions_have_a_status_wherever_their_block_is() {
         let params = format!("[{}]", tx["hash"]);
         let status = query(&chain.heads, chain.history.as_ref(), 1, Method::GetTransactionStatus, &params);
         let status = status.expect("the query has a result");
-        assert_eq!((&status["status"], &status["blockNumber"]), (&Value::from("finalized"), &Value::from("0x2")));
+        assert_eq!((&status["state"], &status["blockNumber"]), (&Value::from("finalized"), &Value::from("0x2")));
         assert_eq!(status["blockHash"], tx["blockHash"]);
         let sealed_at = if times_known { Value::from("0x9") } else { Value::Null };
         assert_eq!(status["sealedAtMs"], sealed_at);

@@ -166,7 +166,7 @@ fn builder_answers_are_rendered() {
     let status =
         LiveStatus::Placed { block_number: 4, index: 1, accepted_unix_ns: 5_000_000, preconfirmed_unix_ns: 6_999_999 };
     let expected = json!({
-        "status": "preconfirmed", "blockNumber": "0x4", "transactionIndex": "0x1", "acceptedAtMs": "0x5", "preconfirmedAtMs": "0x6",
+        "state": "preconfirmed", "blockNumber": "0x4", "transactionIndex": "0x1", "acceptedAtMs": "0x5", "preconfirmedAtMs": "0x6",
     });
     check(Method::GetTransactionStatus, BuilderAnswer::Status(Some(status)), Ok(expected));
     let pool = BuilderAnswer::PoolStatus { ready_count: 2, queued_count: 17, bytes: 9 };
@@ -227,7 +227,7 @@ fn what_is_placed_is_pending_until_its_block_is_latest() {
     let by_hash = |index: usize| format!("[\"{}\"]", next.txs[index].hash);
     assert_eq!(ask(3, Method::GetTransactionReceipt, &by_hash(0)), Value::Null);
     assert_eq!(ask(3, Method::GetTransactionByHash, &by_hash(0))["blockHash"], Value::Null);
-    assert_eq!(ask(3, Method::GetTransactionStatus, &by_hash(1))["status"], json!("preconfirmed"));
+    assert_eq!(ask(3, Method::GetTransactionStatus, &by_hash(1))["state"], json!("preconfirmed"));
     let receipts = |durable| ask(durable, Method::GetBlockReceipts, "[\"pending\"]");
     assert_eq!(receipts(1), json!([]));
     assert_eq!(receipts(2).as_array().map(Vec::len), Some(1));
@@ -243,5 +243,5 @@ fn what_is_placed_is_pending_until_its_block_is_latest() {
     let mined = query(&sealed, &history, 9, Method::GetTransactionReceipt, &by_hash(1)).expect("a result");
     assert_eq!(mined["blockHash"], json!(next.hash.to_string()));
     let status = query(&sealed, &history, 9, Method::GetTransactionStatus, &by_hash(1)).expect("a result");
-    assert_eq!((&status["status"], &status["acceptedAtMs"]), (&json!("finalized"), &json!("0x5")));
+    assert_eq!((&status["state"], &status["acceptedAtMs"]), (&json!("finalized"), &json!("0x5")));
 }

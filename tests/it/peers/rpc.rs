@@ -76,6 +76,10 @@ impl Rpc {
         let request = |(id, params)| json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params});
         let requests: Vec<Value> = params.into_iter().enumerate().map(request).collect();
         let count = requests.len();
+        if count == 0 {
+            // An empty batch is an invalid request.
+            return Vec::new();
+        }
         let reply =
             self.post(&Value::Array(requests)).unwrap_or_else(|error| panic!("{}: {method}: {error}", self.url));
         let Value::Array(mut replies) = reply else { panic!("{method}: a batch got no array: {reply:.200}") };
