@@ -83,7 +83,11 @@ pub const ONLY_IN: &[(&str, &[&str], &str)] = &[
     ("TcpListener", &["ingress::driver"], "sockets are the shard driver's"),
     ("TcpStream", &["ingress::driver"], "sockets are the shard driver's"),
     ("UdpSocket", &[], "nothing here speaks UDP"),
-    ("std::fs", &["chain", "cli", "config", "topology", "ingress::driver"], "files belong to the chain database and to start-up"),
+    (
+        "std::fs",
+        &["chain", "cli", "config", "topology", "ingress::driver"],
+        "files belong to the chain database and to start-up",
+    ),
     ("env::var", &["cli"], "the environment is read once, at the command line"),
     ("env::vars", &["cli"], "the environment is read once, at the command line"),
     ("println", &["cli"], "only commands speak to a terminal; everything else logs"),
