@@ -295,24 +295,20 @@ fn names_path(line: &str, path: &str) -> bool {
 
 #[test]
 fn lock_files_name_public_registries_only() {
-    let mut faults = Vec::new();
-    for file in repository() {
-        let (key, host) = match file.path.rsplit('/').next() {
-            Some("Cargo.lock") => ("source = \"", "registry+https://github.com/rust-lang/crates.io-index\""),
-            Some("package-lock.json") => ("\"resolved\": \"", "https://registry.npmjs.org/"),
-            _ => continue,
-        };
-        for (number, line) in file.text.lines().enumerate() {
-            if line.split_once(key).is_some_and(|(_, value)| !value.starts_with(host)) {
-                faults.push(format!(
-                    "{}:{}: only {host} may be named here: lock again without mirrors",
-                    file.path,
-                    number + 1
-                ));
-            }
-        }
-    }
+    let faults: Vec<String> = repository().iter().flat_map(lock_faults).collect();
     none(&faults);
+}
+
+fn lock_faults(file: &Source) -> Vec<String> {
+    let (key, host) = match file.path.rsplit('/').next() {
+        Some("Cargo.lock") => ("source = \"", "registry+https://github.com/rust-lang/crates.io-index\""),
+        Some("package-lock.json") => ("\"resolved\": \"", "https://registry.npmjs.org/"),
+        _ => return Vec::new(),
+    };
+    let lines = file.text.lines().enumerate();
+    let foreign = lines.filter(|(_, line)| line.split_once(key).is_some_and(|(_, value)| !value.starts_with(host)));
+    let what = "may be named here: lock again without mirrors";
+    foreign.map(|(index, _)| format!("{}:{}: only {host} {what}", file.path, index + 1)).collect()
 }
 
 #[test]
@@ -322,6 +318,11 @@ fn the_rules_themselves_see_what_they_should() {
     assert_eq!(crate_modules("use crate::ring::{Consumer, Doorbell};"), ["ring"]);
     assert_eq!(crate_modules("use crate::{limits, ring::Ring}; crate::rpc::run()"), ["limits", "ring", "rpc"]);
     assert!(names_path("cd /srv/x", "/srv/") && !names_path("https://example.org/srv/x", "/srv/"));
+    let lock = |path: &str, text: &str| lock_faults(&Source::new(path.to_owned(), text.to_owned())).len();
+    assert_eq!(lock("Cargo.lock", "source = \"registry+https://github.com/rust-lang/crates.io-index\"\n"), 0);
+    assert_eq!(lock("Cargo.lock", "source = \"registry+https://mirror.example.net/index\"\n"), 1);
+    assert_eq!(lock("a/package-lock.json", "\"resolved\": \"https://registry.npmjs.org/x.tgz\"\n"), 0);
+    assert_eq!(lock("a/package-lock.json", "\"resolved\": \"https://npm.example.net/x.tgz\"\n"), 1);
     assert_eq!(module_name("src/builder/core.rs"), "builder::core");
     assert_eq!(module_name("src/chain/mod.rs"), "chain");
     assert_eq!(module_name("src/lib.rs"), "lib");
