@@ -217,3 +217,8 @@ pub struct QueryReply {
     /// What the answer depends on.
     pub gate: Sequence,
 }
+
+// A slot is copied twice per hand-off; what most messages do not have lies behind a box.
+const _: () = assert!(size_of::<IngressMessage>() <= 256);
+const _: () = assert!(size_of::<BuilderReply>() <= 128);
+const _: () = assert!(size_of::<ChainMessage>() <= 128);
