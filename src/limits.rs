@@ -90,3 +90,5 @@ pub const SLAB_BYTES_PER_POOL_BYTE: usize = 5;
 pub const SLAB_BYTES_IN_FLIGHT: usize = 64 * 1_048_576;
 /// How often appended blocks are synced in the background.
 pub const CHAIN_SYNC_NS: u64 = 5_000_000_000;
+/// A wall clock that is further behind the newest block than this stops the start.
+pub const CLOCK_BEHIND_S_MAX: u64 = 60;

@@ -4,10 +4,10 @@
 //! |---|---|---|---|---|
 //! | `ingress_builder` × shards | shard → builder | `INGRESS_RING_SLOTS` | `IngressMessage` | `Reject`: −32005 to the client |
 //! | `builder_ingress` × shards | builder → shard | `IN_FLIGHT_PER_SHARD_MAX` | `BuilderReply` | cannot be: the shard counts what is in flight |
-//! | `builder_freed` × shards | builder → shard | pool + `INGRESS_RING_SLOTS` | `TxHandle` | cannot be: one slot for every chunk in use |
+//! | `builder_freed` × shards | builder → shard | pool + `INGRESS_RING_SLOTS` + `IN_FLIGHT_PER_SHARD_MAX` | `TxHandle` | cannot be: one slot for every chunk in use |
 //! | `builder_state` | builder → state | `STATE_RING_SLOTS` | `StateMessage` | cannot be: one block at a time |
 //! | `state_builder` | state → builder | 1 | `SealedBlock` | cannot be: one block at a time |
-//! | `builder_chain` | builder → chain | pool + `CHAIN_RING_RESERVE` | `ChainMessage` | admission stops first: −32005 |
+//! | `builder_chain` | builder → chain | pool + 2 × `CHAIN_RING_RESERVE` | `ChainMessage` | admission stops first: −32005 |
 //! | `ingress_query` | shards → query pool | `QUERY_QUEUE_SLOTS` | `QueryJob` | `Reject`: −32005 to the client |
 //! | `query_ingress` × shards | query pool → shard | `QUERIES_PER_SHARD_MAX` | `QueryReply` | cannot be: the shard counts what is in flight |
 //!
@@ -57,7 +57,6 @@ pub struct Shared {
     pub wants_events: Box<[AtomicBool]>,
     /// Open connections in the process. Written by the shards.
     pub connection_count: AtomicU64,
-    /// Sealed blocks wait for their successor until this is set, then shards close their listeners and connections.
     stopping: AtomicBool,
     /// Set when nothing will be answered any more: shards end.
     closed: AtomicBool,
@@ -89,6 +88,9 @@ impl Shared {
     }
 }
 
+/// How often a stopping process looks which of its threads have ended.
+const JOIN_POLL: Duration = Duration::from_millis(2);
+
 /// Why the process could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum LaunchError {
@@ -106,6 +108,14 @@ pub enum LaunchError {
     Listen { address: SocketAddr, what: String },
     #[error("a temporary data directory could not be made: {0}")]
     TemporaryDir(std::io::Error),
+    #[error(
+        "the clock says {clock_s} (unix seconds) and the newest block {tip_s}: set the clock, or this is the wrong data directory"
+    )]
+    ClockBehind { clock_s: u64, tip_s: u64 },
+    #[error("{path}: this data directory holds {stored}, the configuration says {configured}")]
+    ChainDiffers { path: PathBuf, stored: String, configured: String },
+    #[error("{path}: {source}")]
+    ChainFile { path: PathBuf, source: std::io::Error },
 }
 
 /// A running process: its address, and the way to stop it.
@@ -122,7 +132,20 @@ pub struct Running {
     shard_threads: Vec<Worker>,
     /// Query threads, and the one that syncs the chain database.
     query_threads: Vec<Worker>,
-    temporary_dir: Option<PathBuf>,
+    /// Removed when this is dropped, last of all.
+    _temporary_dir: Option<TemporaryDir>,
+}
+
+/// A directory that lives as long as the process means it to.
+struct TemporaryDir(PathBuf);
+
+impl Drop for TemporaryDir {
+    fn drop(&mut self) {
+        // A directory that stays behind costs space and nothing else.
+        if let Err(error) = std::fs::remove_dir_all(&self.0) {
+            tracing::warn!(%error, dir = %self.0.display(), "temporary data directory not removed");
+        }
+    }
 }
 
 struct Worker {
@@ -136,9 +159,12 @@ struct Worker {
 /// What could not be opened, replayed, reserved or bound.
 pub fn launch(config: &Config, spec: &ChainSpec, rpc: &crate::rpc::Settings) -> Result<Running, LaunchError> {
     let (data_dir, temporary_dir) = data_dir(config)?;
+    check_port(config.http.address)?;
+    check_chain_file(spec, &data_dir)?;
     let opened = open_chain(config, spec, &data_dir.join("chain"))?;
     let shard_count = shard_count(config);
     let latest = Arc::clone(opened.recent.last().expect("the list starts with block 0"));
+    check_clock(config, latest.header.timestamp)?;
     let builder_bell = Arc::new(Doorbell::for_thread());
     let state_bell = Arc::new(Doorbell::for_thread());
     let chain_bell = Arc::new(Doorbell::for_thread());
@@ -153,11 +179,11 @@ pub fn launch(config: &Config, spec: &ChainSpec, rpc: &crate::rpc::Settings) -> 
     let cores = Cores::of(config, shard_count);
 
     let (syncer, sync_reader, sync_shared) = (opened.writer.syncer(), opened.reader.clone(), Arc::clone(&shared));
-    let sync_thread = spawn("chain-sync", None, move || {
+    let sync_thread = spawn("chain-sync", cores.background(), move || {
         crate::chain::thread::run_syncer(&syncer, &sync_reader, &sync_shared).map_err(|error| error.to_string())
     })?;
     let mut core_threads = Vec::new();
-    core_threads.push(spawn("chain", None, move || {
+    core_threads.push(spawn("chain", cores.unpinned(), move || {
         crate::chain::thread::run(opened.writer, chain_rx, &chain_bell).map_err(|error| error.to_string())
     })?);
     let seat = StateSeat {
@@ -167,7 +193,8 @@ pub fn launch(config: &Config, spec: &ChainSpec, rpc: &crate::rpc::Settings) -> 
         sealed: sealed_tx,
         doorbell: state_bell,
     };
-    core_threads.push(spawn("state", None, move || state_driver::run(seat).map_err(|error| error.to_string()))?);
+    core_threads
+        .push(spawn("state", cores.unpinned(), move || state_driver::run(seat).map_err(|error| error.to_string()))?);
     let seat = BuilderSeat {
         shards: wiring.builder_ends,
         state: state_tx,
@@ -184,11 +211,19 @@ pub fn launch(config: &Config, spec: &ChainSpec, rpc: &crate::rpc::Settings) -> 
         opened.world,
         opened.recent,
         wiring.slab_readers,
-        cores.builder,
+        cores.builder.clone(),
     )?);
 
-    let mut query_threads =
-        spawn_queries(config, spec, rpc, &opened.reader, &shared, wiring.query_rx, wiring.query_shards)?;
+    let mut query_threads = spawn_queries(
+        config,
+        spec,
+        rpc,
+        &opened.reader,
+        &shared,
+        wiring.query_rx,
+        wiring.query_shards,
+        &cores.background(),
+    )?;
     query_threads.push(sync_thread);
     let shard_bells = wiring.shards.iter().map(|end| Arc::clone(&end.doorbell)).collect();
     let (shard_threads, address) = spawn_shards(wiring.shards, &shared, &cores)?;
@@ -202,7 +237,7 @@ pub fn launch(config: &Config, spec: &ChainSpec, rpc: &crate::rpc::Settings) -> 
         core_threads,
         shard_threads,
         query_threads,
-        temporary_dir,
+        _temporary_dir: temporary_dir,
     })
 }
 
@@ -214,10 +249,10 @@ fn spawn_builder(
     world: World,
     recent: Vec<Arc<SealedBlock>>,
     slabs: Vec<SlabReader>,
-    core: Option<usize>,
+    cores: Vec<usize>,
 ) -> Result<Worker, LaunchError> {
     let (config, spec) = (config.clone(), spec.clone());
-    spawn("builder", core, move || {
+    spawn("builder", Placement { cores, is_background: false }, move || {
         let header = recent.last().map(|block| block.header.clone()).unwrap_or_default();
         let executor = Executor::new(world, spec.chain_id, spec.deposit_contract, spec.fork_at(header.timestamp));
         let (monotonic_ns, unix_ns) = (clock::monotonic_ns(), clock::wall_unix_ns());
@@ -242,19 +277,12 @@ impl Running {
     pub fn stop(self) -> Result<(), String> {
         self.shared.stopping.store(true, Ordering::Release);
         self.builder_bell.ring();
-        let mut result = join_all(self.core_threads);
+        join_core(self.core_threads)?;
         self.shared.closed.store(true, Ordering::Release);
         for bell in &self.shard_bells {
             bell.ring();
         }
-        result = result.and(join_all(self.shard_threads)).and(join_all(self.query_threads));
-        if let Some(dir) = self.temporary_dir {
-            // A directory that stays behind costs space and nothing else.
-            if let Err(error) = std::fs::remove_dir_all(&dir) {
-                tracing::warn!(%error, dir = %dir.display(), "temporary data directory not removed");
-            }
-        }
-        result
+        join_all(self.shard_threads).and(join_all(self.query_threads))
     }
 
     /// The first thread that has ended although nobody asked it to, with what it said.
@@ -279,22 +307,47 @@ fn join(worker: Worker) -> Result<(), String> {
     }
 }
 
+/// Joins the threads that end one another. The first error is the answer: what the others wait for may never come.
+fn join_core(mut workers: Vec<Worker>) -> Result<(), String> {
+    while !workers.is_empty() {
+        match workers.iter().position(|worker| worker.handle.is_finished()) {
+            Some(index) => join(workers.swap_remove(index))?,
+            None => std::thread::sleep(JOIN_POLL),
+        }
+    }
+    Ok(())
+}
+
 fn join_all(workers: Vec<Worker>) -> Result<(), String> {
     workers.into_iter().map(join).fold(Ok(()), Result::and)
 }
 
+/// Where and how a thread runs.
+#[derive(Clone, Default)]
+struct Placement {
+    /// Cores it may use; empty: all of the process.
+    cores: Vec<usize>,
+    /// Yields to every other thread of the process.
+    is_background: bool,
+}
+
 fn spawn(
     name: &str,
-    core: Option<usize>,
+    placement: Placement,
     body: impl FnOnce() -> Result<(), String> + Send + 'static,
 ) -> Result<Worker, LaunchError> {
     let handle = std::thread::Builder::new()
         .name(name.to_owned())
         .spawn(move || {
-            if let Some(core) = core
-                && let Err(error) = crate::runtime::affinity::pin_current_thread(core)
+            if !placement.cores.is_empty()
+                && let Err(error) = crate::runtime::affinity::pin_current_thread(&placement.cores)
             {
-                tracing::warn!(%error, core, "thread not pinned");
+                tracing::warn!(%error, cores = ?placement.cores, "thread not pinned");
+            }
+            if placement.is_background
+                && let Err(error) = crate::runtime::affinity::lower_current_thread_priority()
+            {
+                tracing::warn!(%error, "thread priority not lowered");
             }
             body()
         })
@@ -313,13 +366,44 @@ struct Opened {
     genesis_hash: crate::primitives::B256,
 }
 
-fn data_dir(config: &Config) -> Result<(PathBuf, Option<PathBuf>), LaunchError> {
+fn data_dir(config: &Config) -> Result<(PathBuf, Option<TemporaryDir>), LaunchError> {
     if let Some(dir) = &config.data_dir {
         return Ok((dir.clone(), None));
     }
     let dir = std::env::temp_dir().join(format!("sequencer-{}-{}", std::process::id(), clock::wall_unix_ns()));
     std::fs::create_dir_all(&dir).map_err(LaunchError::TemporaryDir)?;
-    Ok((dir.clone(), Some(dir)))
+    Ok((dir.clone(), Some(TemporaryDir(dir))))
+}
+
+/// Shards share the port among themselves (SO_REUSEPORT), so a second process of the same user would share it too, unnoticed: this asks
+/// for the port alone first.
+fn check_port(address: SocketAddr) -> Result<(), LaunchError> {
+    std::net::TcpListener::bind(address)
+        .map(drop)
+        .map_err(|error| LaunchError::Listen { address, what: error.to_string() })
+}
+
+/// Timestamps only grow: behind a tip from the future nothing could be built for as long as the clock takes to get there.
+fn check_clock(config: &Config, tip_s: u64) -> Result<(), LaunchError> {
+    let clock_s = clock::wall_unix_ns() / 1_000_000_000;
+    let lead_s = limits::CLOCK_BEHIND_S_MAX.max(config.block.timestamp_lead_s);
+    if tip_s > clock_s.saturating_add(lead_s) { Err(LaunchError::ClockBehind { clock_s, tip_s }) } else { Ok(()) }
+}
+
+/// The chain id and the fork times are not part of the genesis hash: the directory remembers them.
+fn check_chain_file(spec: &ChainSpec, data_dir: &Path) -> Result<(), LaunchError> {
+    let path = data_dir.join("chain-rules");
+    let configured = format!("chain id {}, {:?}", spec.chain_id, spec.fork_schedule());
+    let fault = |source| LaunchError::ChainFile { path: path.clone(), source };
+    match std::fs::read_to_string(&path) {
+        Ok(stored) if stored == configured => Ok(()),
+        Ok(stored) => Err(LaunchError::ChainDiffers { path, stored, configured }),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            std::fs::create_dir_all(data_dir).map_err(fault)?;
+            std::fs::write(&path, configured).map_err(fault)
+        }
+        Err(error) => Err(fault(error)),
+    }
 }
 
 /// Opens the chain database, writes block 0 into an empty one, and executes everything else again.
@@ -465,8 +549,10 @@ fn shard_count(config: &Config) -> usize {
 
 /// Which pinned thread gets which core: the builder the first, shards the following ones.
 struct Cores {
-    builder: Option<usize>,
+    builder: Vec<usize>,
     shards: Vec<Option<usize>>,
+    /// For every other thread, so that they leave the pinned ones alone.
+    others: Vec<usize>,
 }
 
 impl Cores {
@@ -475,10 +561,19 @@ impl Cores {
         // One core stays for state, chain, query and log threads.
         let has_room = allowed.len() > shard_count + 1;
         if !config.pin.unwrap_or(has_room) || allowed.is_empty() {
-            return Self { builder: None, shards: vec![None; shard_count] };
+            return Self { builder: Vec::new(), shards: vec![None; shard_count], others: Vec::new() };
         }
-        let core = |index: usize| Some(allowed[index % allowed.len()]);
-        Self { builder: core(0), shards: (1..=shard_count).map(core).collect() }
+        let core = |index: usize| allowed[index % allowed.len()];
+        let others = if has_room { allowed[shard_count + 1..].to_vec() } else { Vec::new() };
+        Self { builder: vec![core(0)], shards: (1..=shard_count).map(|index| Some(core(index))).collect(), others }
+    }
+
+    fn unpinned(&self) -> Placement {
+        Placement { cores: self.others.clone(), is_background: false }
+    }
+
+    fn background(&self) -> Placement {
+        Placement { cores: self.others.clone(), is_background: true }
     }
 }
 
@@ -510,7 +605,9 @@ fn spawn_shards(
             bound,
         };
         // The executor pins its own thread.
-        workers.push(spawn(&format!("ingress-{}", id.0), None, move || crate::ingress::driver::run(seat))?);
+        workers.push(spawn(&format!("ingress-{}", id.0), Placement::default(), move || {
+            crate::ingress::driver::run(seat)
+        })?);
         let listen = |what: String| LaunchError::Listen { address: wanted, what };
         match bound_rx.recv_timeout(Duration::from_secs(10)) {
             Ok(Ok(at)) => address = Some(at),
@@ -529,6 +626,7 @@ fn spawn_queries(
     shared: &Arc<Shared>,
     jobs: QueryReceiver<QueryJob>,
     shards: Vec<QueryShard>,
+    placement: &Placement,
 ) -> Result<Vec<Worker>, LaunchError> {
     let shards: Arc<[QueryShard]> = shards.into();
     let mut workers = Vec::new();
@@ -543,7 +641,7 @@ fn spawn_queries(
             gas_max: config.query.gas_max,
             timeout_ns: config.query.timeout_ns,
         };
-        workers.push(spawn(&format!("query-{index}"), None, move || {
+        workers.push(spawn(&format!("query-{index}"), placement.clone(), move || {
             crate::rpc::query_pool::run(&seat);
             Ok(())
         })?);

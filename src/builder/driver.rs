@@ -1,7 +1,7 @@
 //! The builder core's thread: rings and clocks around [`Core`], no decisions of its own.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{Ordering, fence};
 use std::time::{Duration, Instant};
 
 use crate::builder::block::{Heads, OpenBlock, SealedBlock};
@@ -54,7 +54,8 @@ pub fn run(seat: BuilderSeat, mut core: Core) -> Result<(), ExecutionError> {
             (rings.from_shard, outbox)
         })
         .unzip();
-    let mut effects = RingEffects { outboxes, state, chain, shared, followed_count: 0, has_news: false };
+    let mut effects =
+        RingEffects { outboxes, state, chain, shared, followed_count: 0, has_news: false, has_chain_messages: false };
     loop {
         let monotonic_ns = clock::monotonic_ns();
         let now = Now { monotonic_ns, unix_ns: clock.advance(monotonic_ns, clock::wall_unix_ns()) };
@@ -79,6 +80,13 @@ pub fn run(seat: BuilderSeat, mut core: Core) -> Result<(), ExecutionError> {
             assert!(effects.state.push(StateMessage::Stop).is_ok());
             effects.state.wake();
             effects.chain(ChainMessage::Stop);
+            effects.chain.wake();
+            if core.abandoned_count() > 0 {
+                tracing::warn!(
+                    count = core.abandoned_count(),
+                    "transactions were not placed before the stop; their status says so"
+                );
+            }
             return Ok(());
         }
         if message_count == 0 && next != NextTurn::Now {
@@ -122,6 +130,7 @@ struct RingEffects {
     followed_count: u32,
     /// Something that subscribers want to hear happened in this turn.
     has_news: bool,
+    has_chain_messages: bool,
 }
 
 impl RingEffects {
@@ -129,6 +138,9 @@ impl RingEffects {
     fn end_turn(&mut self, core: &Core) {
         // ORDERING: Release; a shard that sees the sequence by its Acquire load sees everything published before it.
         self.shared.durable_seq.store(core.sequence().0, Ordering::Release);
+        // ORDERING: what was published above comes before the look at who listens; pairs with the fence of a shard that begins to listen
+        // and then looks at what is published.
+        fence(Ordering::SeqCst);
         for (index, outbox) in self.outboxes.iter_mut().enumerate() {
             let is_listening = self.has_news && self.shared.wants_events[index].load(Ordering::Relaxed);
             if std::mem::take(&mut outbox.has_replies) || is_listening {
@@ -136,6 +148,9 @@ impl RingEffects {
             }
         }
         self.has_news = false;
+        if std::mem::take(&mut self.has_chain_messages) {
+            self.chain.wake();
+        }
         if self.followed_count >= limits::FOLLOW_WAKE_COUNT {
             self.followed_count = 0;
             self.state.wake();
@@ -181,7 +196,7 @@ impl Effects for RingEffects {
     fn chain(&mut self, message: ChainMessage) {
         // Admission left a slot for the end of everything pooled, and `CHAIN_RING_RESERVE` for blocks.
         assert!(self.chain.push(message).is_ok());
-        self.chain.wake();
+        self.has_chain_messages = true;
     }
 
     fn chain_room(&self) -> usize {

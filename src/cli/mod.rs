@@ -92,7 +92,10 @@ fn raw_config(matches: &ArgMatches, host: &str, cors: &str) -> Result<RawConfig>
     if let Some(mode) = matches.get_one::<String>("l1") {
         flags.push(("l1.mode".to_owned(), mode.clone()));
     }
-    let environment: Vec<(String, String)> = std::env::vars().collect();
+    // A variable that is not UTF-8 is none of ours.
+    let environment: Vec<(String, String)> = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect();
     let file = matches.get_one::<String>("config").map(PathBuf::from);
     let mut raw = RawConfig::layered(&flags, &environment, file.as_ref())?;
     raw.default_for_command("http.host", host);

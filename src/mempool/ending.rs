@@ -72,6 +72,8 @@ pub enum Reject {
     SenderFull { pooled: u32, limit: u32 },
     #[error("txpool is full: tip {tx_wei}, needs more than {evictable_wei}")]
     TipBelowEvictable { tx_wei: u128, evictable_wei: u128 },
+    #[error("txpool is nearly full, fee cap below the base fee: fee cap {tx_wei}, base fee {base_fee_wei}")]
+    UnpayableWhileCrowded { tx_wei: u128, base_fee_wei: u128 },
     #[error("txpool is full: {pooled} transactions, limit {limit}")]
     PoolFull { pooled: u32, limit: u32 },
     #[error("txpool is full: {pooled} bytes, limit {limit}")]
@@ -103,6 +105,7 @@ impl Reject {
         matches!(
             self,
             Self::TipBelowEvictable { .. }
+                | Self::UnpayableWhileCrowded { .. }
                 | Self::PoolFull { .. }
                 | Self::BytesFull { .. }
                 | Self::AuthoritiesFull { .. }

@@ -401,11 +401,11 @@ fn ended(record: &HistoryStatus, out: &mut Vec<u8>) {
             object.data("replacedBy", by);
         }
         HistoryEnd::Dropped { reason } => {
-            object.text("state", if reason == EndReason::Expired as u8 { "expired" } else { "evicted" });
+            object.text("state", end_name(reason));
             object.text("reason", reason_text(reason));
         }
         HistoryEnd::Invalidated { reason, required, actual } => {
-            object.text("state", "invalidated");
+            object.text("state", end_name(reason));
             object.text("reason", reason_text(reason));
             object.quantity("required", required);
             object.quantity("actual", actual);
@@ -413,6 +413,16 @@ fn ended(record: &HistoryStatus, out: &mut Vec<u8>) {
     }
     times(record, "endedAtMs", &mut object);
     object.end();
+}
+
+/// The end state that a reason belongs to.
+fn end_name(code: u8) -> &'static str {
+    match EndReason::from_code(code) {
+        Some(EndReason::Expired) => "expired",
+        Some(EndReason::Evicted) => "evicted",
+        Some(EndReason::Stopped) => "stopped",
+        _ => "invalidated",
+    }
 }
 
 fn reason_text(code: u8) -> &'static str {

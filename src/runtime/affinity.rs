@@ -1,5 +1,5 @@
 #![allow(unsafe_code, reason = "the scheduler's affinity calls have no safe wrapper in the standard library")]
-//! Which cores this process may use, and pinning a thread to one of them.
+//! Which cores this process may use, pinning a thread to some of them, and its priority.
 
 use std::io;
 
@@ -19,22 +19,32 @@ pub fn allowed_cores() -> Vec<usize> {
     (0..libc::CPU_SETSIZE as usize).filter(is_set).collect()
 }
 
-/// Pins the calling thread.
+/// Pins the calling thread to `cores`, which is not empty.
 ///
 /// # Errors
-/// The kernel's, for a core that does not exist or is not allowed.
-pub fn pin_current_thread(core: usize) -> io::Result<()> {
-    if core >= libc::CPU_SETSIZE as usize {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidInput,
-            format!("core {core} is beyond {}", libc::CPU_SETSIZE),
-        ));
-    }
+/// The kernel's, for cores that do not exist or are not allowed.
+pub fn pin_current_thread(cores: &[usize]) -> io::Result<()> {
     let mut set = empty_set();
-    // SAFETY: `core` was checked against CPU_SETSIZE above.
-    unsafe { libc::CPU_SET(core, &mut set) };
+    for core in cores {
+        if *core >= libc::CPU_SETSIZE as usize {
+            let what = format!("core {core} is beyond {}", libc::CPU_SETSIZE);
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+        }
+        // SAFETY: `core` was checked against CPU_SETSIZE above.
+        unsafe { libc::CPU_SET(*core, &mut set) };
+    }
     // SAFETY: `set` is a live `cpu_set_t` of the size that is passed; pid 0 is the calling thread.
     let status = unsafe { libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const set) };
+    if status == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Makes the calling thread yield to the process's other threads (nice +10).
+///
+/// # Errors
+/// The kernel's.
+pub fn lower_current_thread_priority() -> io::Result<()> {
+    // SAFETY: the call takes no pointers; who 0 is the calling thread on Linux.
+    let status = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, 10) };
     if status == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
@@ -53,9 +63,10 @@ mod tests {
         assert!(!cores.is_empty());
         let first = cores[0];
         std::thread::spawn(move || {
-            pin_current_thread(first).expect("an allowed core");
+            pin_current_thread(&[first]).expect("an allowed core");
             assert_eq!(allowed_cores(), vec![first]);
-            assert!(pin_current_thread(usize::MAX).is_err());
+            assert!(pin_current_thread(&[usize::MAX]).is_err());
+            lower_current_thread_priority().expect("lowering is always allowed");
         })
         .join()
         .expect("pinned");

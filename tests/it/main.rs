@@ -1,5 +1,7 @@
 //! The one integration test binary.
 
 mod codec;
+mod docs;
 mod ingress;
 mod peers;
+mod tidy;

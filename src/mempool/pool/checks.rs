@@ -142,7 +142,8 @@ impl<P> Mempool<P> {
         Ok(())
     }
 
-    /// Chooses into `victims` what must go for `submission`: only what is queued and has a lower tip.
+    /// Chooses into `victims` what must go for `submission`: only what is queued and has a lower tip. The last quarter of the pool is for
+    /// those that can pay the base fee: others wait for hours at no cost, and would fill it.
     fn make_room(&mut self, submission: &Submission<P>, replaces: Option<u32>) -> Result<(), Reject> {
         self.victims.clear();
         let charged_bytes = u64::from(submission.charged_bytes());
@@ -153,6 +154,12 @@ impl<P> Mempool<P> {
         }
         let tx_wei = submission.fields.max_priority_fee_per_gas_wei;
         let Limits { transactions_max, bytes_max, evictions_per_admission_max, .. } = self.limits;
+        let (tx_cap_wei, base_fee_wei) = (submission.fields.max_fee_per_gas_wei, self.ready.base_fee_wei());
+        let is_crowded =
+            u64::from(count) * 4 >= u64::from(transactions_max) * 3 || (bytes + charged_bytes) * 4 > bytes_max * 3;
+        if replaces.is_none() && is_crowded && tx_cap_wei < base_fee_wei {
+            return Err(Reject::UnpayableWhileCrowded { tx_wei: tx_cap_wei, base_fee_wei });
+        }
         while count >= transactions_max || bytes + charged_bytes > bytes_max {
             let full = match count >= transactions_max {
                 true => Reject::PoolFull { pooled: count, limit: transactions_max },

@@ -20,6 +20,7 @@ const GAS: u64 = 21_000;
 fn limits() -> Limits {
     Limits {
         transactions_max: 10,
+        fee_cap_wei_min: 0,
         bytes_max: 2_000,
         per_sender_max: 5,
         nonce_gap_max: 4,
@@ -329,6 +330,13 @@ impl Model {
     fn victims(&self, tx: &Submission<u64>, old: Option<B256>) -> Result<Vec<(B256, u128)>, Reject> {
         let mut staying: Vec<&ModelTx> = self.txs.iter().filter(|tx| Some(tx.submission.hash) != old).collect();
         let mut victims = vec![];
+        let staying_bytes: u64 = staying.iter().map(|tx| bytes_of(&tx.submission)).sum();
+        let is_crowded = staying.len() as u32 * 4 >= self.limits.transactions_max * 3
+            || (staying_bytes + bytes_of(tx)) * 4 > self.limits.bytes_max * 3;
+        let tx_wei = tx.fields.max_fee_per_gas_wei;
+        if old.is_none() && is_crowded && tx_wei < self.base_fee {
+            return Err(Reject::UnpayableWhileCrowded { tx_wei, base_fee_wei: self.base_fee });
+        }
         loop {
             let bytes: u64 = staying.iter().map(|tx| bytes_of(&tx.submission)).sum();
             let full = if staying.len() as u32 >= self.limits.transactions_max {
@@ -642,6 +650,7 @@ fn the_steps_reach_every_outcome() {
         "Rejected(SenderHasCode",
         "Rejected(TipAboveFeeCap",
         "Rejected(TipBelowEvictable",
+        "Rejected(UnpayableWhileCrowded",
         "Replaced",
     ];
     assert_eq!(kinds.iter().map(String::as_str).collect::<Vec<_>>(), expected);

@@ -57,6 +57,11 @@ const ACCOUNT: AccountView = AccountView {
     is_delegated: false,
 };
 
+/// The defaults without a floor under the fee cap.
+fn free_limits() -> Limits {
+    Limits { fee_cap_wei_min: 0, ..Limits::new(1, 30_000_000) }
+}
+
 /// One admission: account at nonce 5 (sealed 3) with 10,000,000 wei; a transfer of nonce 5 that costs 2,100,000 wei.
 struct Case {
     limits: Limits,
@@ -69,12 +74,12 @@ struct Case {
 
 impl Case {
     fn new() -> Self {
-        let limits = Limits { transactions_max: 4, bytes_max: 1_000, ..Limits::new(1, 30_000_000) };
+        let limits = Limits { transactions_max: 4, bytes_max: 1_000, ..free_limits() };
         Self { limits, account: ACCOUNT, sealed_nonce: 3, pooled: vec![], tx: submission(0, 5, 100, 10) }
     }
 
     fn run(self) -> (String, Option<Class>) {
-        let mut pool = Mempool::new(self.limits, Box::new(PriorityFee), 50, 7);
+        let mut pool = Mempool::new(self.limits, Box::new(PriorityFee), 1, 7);
         let mut removed = vec![];
         for tx in self.pooled {
             pool.admit(tx, &ACCOUNT, 3, 0, &mut removed).unwrap();
@@ -339,6 +344,22 @@ fn authorities() {
 }
 
 #[test]
+fn the_last_quarter_is_for_those_who_can_pay_the_base_fee() {
+    let admit = |pooled: u8, fee_cap_wei: u128| {
+        let limits = Limits { transactions_max: 4, ..free_limits() };
+        let mut pool = pool(limits, 50);
+        let mut removed = vec![];
+        for sender in 1..=pooled {
+            pool.admit(submission(sender, 5, 50, 1), &ACCOUNT, 3, 0, &mut removed).unwrap();
+        }
+        pool.admit(submission(0, 5, fee_cap_wei, 1), &ACCOUNT, 3, 0, &mut removed).map(|admission| admission.readiness)
+    };
+    assert_eq!(admit(2, 49), Ok(Readiness::Ready));
+    assert_eq!(admit(3, 50), Ok(Readiness::Ready));
+    assert_eq!(admit(3, 49), Err(Reject::UnpayableWhileCrowded { tx_wei: 49, base_fee_wei: 50 }));
+}
+
+#[test]
 fn caps() {
     let queue =
         |count: u8, nonce: u64, tip: u128| (1..=count).map(move |sender| submission(sender, nonce, 20, tip)).collect();
@@ -402,7 +423,7 @@ fn drain(pool: &mut Mempool<u64>) -> Vec<(Address, u64)> {
 #[test]
 fn the_base_fee_decides_between_tip_and_cap() {
     let fill = |base_fee_wei| {
-        let mut pool = pool(Limits::new(1, 30_000_000), base_fee_wei);
+        let mut pool = pool(free_limits(), base_fee_wei);
         for (sender, cap, tip) in [(0, 100, 5), (1, 60, 60), (2, 59, 8)] {
             pool.admit(submission(sender, 5, cap, tip), &ACCOUNT, 3, 0, &mut vec![]).unwrap();
         }
@@ -425,7 +446,7 @@ fn the_base_fee_decides_between_tip_and_cap() {
 
 #[test]
 fn a_sender_is_placed_in_nonce_order() {
-    let mut pool = pool(Limits::new(1, 30_000_000), 0);
+    let mut pool = pool(free_limits(), 0);
     for (nonce, tip) in [(7, 30), (5, 1), (6, 20)] {
         pool.admit(submission(0, nonce, 40, tip), &ACCOUNT, 3, 0, &mut vec![]).unwrap();
     }
@@ -437,7 +458,7 @@ fn a_sender_is_placed_in_nonce_order() {
 
 #[test]
 fn lifetimes_are_exact() {
-    let limits = Limits { gap_lifetime_ns: 10, ready_lifetime_ns: 20, ..Limits::new(1, 30_000_000) };
+    let limits = Limits { gap_lifetime_ns: 10, ready_lifetime_ns: 20, ..free_limits() };
     let mut pool = pool(limits, 0);
     let mut removed = vec![];
     pool.admit(submission(0, 5, 1, 1), &ACCOUNT, 3, 100, &mut removed).unwrap();
@@ -453,7 +474,7 @@ fn lifetimes_are_exact() {
 
 #[test]
 fn ids_die_with_their_transaction() {
-    let mut pool = pool(Limits::new(1, 30_000_000), 0);
+    let mut pool = pool(free_limits(), 0);
     let mut removed = vec![];
     let first = pool.admit(submission(0, 5, 1, 1), &ACCOUNT, 3, 0, &mut removed).unwrap().id;
     pool.placed(first, &mut removed);
