@@ -13,8 +13,10 @@
 //!
 //! Cells: [`Shared::heads`] (builder → everyone), [`Shared::durable_seq`] (journal → everyone; without a journal the builder writes it).
 
+mod startup;
+
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, sync_channel};
@@ -31,8 +33,7 @@ use crate::builder::driver::{BuilderSeat, ShardRings};
 use crate::builder::execution::Executor;
 use crate::builder::world::World;
 use crate::builder::{driver as builder_driver, replay};
-use crate::chain::sealed_record::Recorder;
-use crate::chain::{ChainError, ChainLimits, ChainReader, ChainWriter};
+use crate::chain::{ChainError, ChainReader};
 use crate::config::genesis::ChainSpec;
 use crate::config::{Config, Order};
 use crate::ingress::driver::{ShardSeat, ShardSettings};
@@ -44,8 +45,9 @@ use crate::ring::{Consumer, Doorbell, Producer, ring};
 use crate::rpc::query_pool::{QuerySeat, QueryShard};
 use crate::runtime::clock;
 use crate::runtime::slab::{Slab, SlabReader};
+use crate::state::driver as state_driver;
 use crate::state::driver::StateSeat;
-use crate::state::{Store, driver as state_driver};
+use startup::{Opened, TemporaryDir};
 
 /// What every thread may look at without asking anyone.
 pub struct Shared {
@@ -131,21 +133,9 @@ pub struct Running {
     core_threads: Vec<Worker>,
     shard_threads: Vec<Worker>,
     /// Query threads, and the one that syncs the chain database.
-    query_threads: Vec<Worker>,
+    background_threads: Vec<Worker>,
     /// Removed when this is dropped, last of all.
     _temporary_dir: Option<TemporaryDir>,
-}
-
-/// A directory that lives as long as the process means it to.
-struct TemporaryDir(PathBuf);
-
-impl Drop for TemporaryDir {
-    fn drop(&mut self) {
-        // A directory that stays behind costs space and nothing else.
-        if let Err(error) = std::fs::remove_dir_all(&self.0) {
-            tracing::warn!(%error, dir = %self.0.display(), "temporary data directory not removed");
-        }
-    }
 }
 
 struct Worker {
@@ -158,63 +148,16 @@ struct Worker {
 /// # Errors
 /// What could not be opened, replayed, reserved or bound.
 pub fn launch(config: &Config, spec: &ChainSpec, rpc: &crate::rpc::Settings) -> Result<Running, LaunchError> {
-    let (data_dir, temporary_dir) = data_dir(config)?;
-    check_port(config.http.address)?;
-    check_chain_file(spec, &data_dir)?;
-    let opened = open_chain(config, spec, &data_dir.join("chain"))?;
+    let opened = startup::open(config, spec)?;
     let shard_count = shard_count(config);
-    let latest = Arc::clone(opened.recent.last().expect("the list starts with block 0"));
-    check_clock(config, latest.header.timestamp)?;
     let builder_bell = Arc::new(Doorbell::for_thread());
-    let state_bell = Arc::new(Doorbell::for_thread());
-    let chain_bell = Arc::new(Doorbell::for_thread());
-    let (state_tx, state_rx) = ring(limits::STATE_RING_SLOTS, &state_bell);
-    let (sealed_tx, sealed_rx) = ring(1, &builder_bell);
-    let chain_slots = config.mempool.transactions_max as usize + 2 * limits::CHAIN_RING_RESERVE;
-    let (chain_tx, chain_rx) = ring::<ChainMessage>(chain_slots, &chain_bell);
-
     let wiring = wire_shards(config, rpc, shard_count, &builder_bell)?;
     let heads = Arc::new(Heads::new(opened.recent.iter().cloned().collect(), None));
     let shared = Arc::new(Shared::new(heads, shard_count));
     let cores = Cores::of(config, shard_count);
 
-    let (syncer, sync_reader, sync_shared) = (opened.writer.syncer(), opened.reader.clone(), Arc::clone(&shared));
-    let sync_thread = spawn("chain-sync", cores.background(), move || {
-        crate::chain::thread::run_syncer(&syncer, &sync_reader, &sync_shared).map_err(|error| error.to_string())
-    })?;
-    let mut core_threads = Vec::new();
-    core_threads.push(spawn("chain", cores.unpinned(), move || {
-        crate::chain::thread::run(opened.writer, chain_rx, &chain_bell).map_err(|error| error.to_string())
-    })?);
-    let seat = StateSeat {
-        store: opened.store,
-        parent: latest.state.clone(),
-        inbox: state_rx,
-        sealed: sealed_tx,
-        doorbell: state_bell,
-    };
-    core_threads
-        .push(spawn("state", cores.unpinned(), move || state_driver::run(seat).map_err(|error| error.to_string()))?);
-    let seat = BuilderSeat {
-        shards: wiring.builder_ends,
-        state: state_tx,
-        sealed: sealed_rx,
-        chain: chain_tx,
-        doorbell: Arc::clone(&builder_bell),
-        shared: Arc::clone(&shared),
-        wait: config.wait,
-    };
-    core_threads.push(spawn_builder(
-        config,
-        spec,
-        seat,
-        opened.world,
-        opened.recent,
-        wiring.slab_readers,
-        cores.builder.clone(),
-    )?);
-
-    let mut query_threads = spawn_queries(
+    let (genesis_hash, latest_number) = (opened.genesis_hash, opened.latest().header.number);
+    let mut background_threads = spawn_queries(
         config,
         spec,
         rpc,
@@ -224,21 +167,63 @@ pub fn launch(config: &Config, spec: &ChainSpec, rpc: &crate::rpc::Settings) -> 
         wiring.query_shards,
         &cores.background(),
     )?;
-    query_threads.push(sync_thread);
+    let (syncer, sync_reader, sync_shared) = (opened.writer.syncer(), opened.reader.clone(), Arc::clone(&shared));
+    background_threads.push(spawn("chain-sync", cores.background(), move || {
+        crate::chain::thread::run_syncer(&syncer, &sync_reader, &sync_shared).map_err(|error| error.to_string())
+    })?);
+    let (core_threads, temporary_dir) =
+        spawn_core(config, spec, opened, wiring.builder_ends, wiring.slab_readers, &builder_bell, &shared, &cores)?;
     let shard_bells = wiring.shards.iter().map(|end| Arc::clone(&end.doorbell)).collect();
     let (shard_threads, address) = spawn_shards(wiring.shards, &shared, &cores)?;
     Ok(Running {
         address,
-        genesis_hash: opened.genesis_hash,
-        latest_number: latest.header.number,
+        genesis_hash,
+        latest_number,
         shared,
         builder_bell,
         shard_bells,
         core_threads,
         shard_threads,
-        query_threads,
+        background_threads,
         _temporary_dir: temporary_dir,
     })
+}
+
+/// Spawns chain, state and builder with the rings between them.
+fn spawn_core(
+    config: &Config,
+    spec: &ChainSpec,
+    opened: Opened,
+    shards: Vec<ShardRings>,
+    slabs: Vec<SlabReader>,
+    builder_bell: &Arc<Doorbell>,
+    shared: &Arc<Shared>,
+    cores: &Cores,
+) -> Result<(Vec<Worker>, Option<TemporaryDir>), LaunchError> {
+    let state_bell = Arc::new(Doorbell::for_thread());
+    let chain_bell = Arc::new(Doorbell::for_thread());
+    let (state_tx, state_rx) = ring(limits::STATE_RING_SLOTS, &state_bell);
+    let (sealed_tx, sealed_rx) = ring(1, builder_bell);
+    let chain_slots = config.mempool.transactions_max as usize + 2 * limits::CHAIN_RING_RESERVE;
+    let (chain_tx, chain_rx) = ring::<ChainMessage>(chain_slots, &chain_bell);
+    let parent = opened.latest().state.clone();
+    let writer = opened.writer;
+    let chain = spawn("chain", cores.unpinned(), move || {
+        crate::chain::thread::run(writer, chain_rx, &chain_bell).map_err(|error| error.to_string())
+    })?;
+    let seat = StateSeat { store: opened.store, parent, inbox: state_rx, sealed: sealed_tx, doorbell: state_bell };
+    let state = spawn("state", cores.unpinned(), move || state_driver::run(seat).map_err(|error| error.to_string()))?;
+    let seat = BuilderSeat {
+        shards,
+        state: state_tx,
+        sealed: sealed_rx,
+        chain: chain_tx,
+        doorbell: Arc::clone(builder_bell),
+        shared: Arc::clone(shared),
+        wait: config.wait,
+    };
+    let builder = spawn_builder(config, spec, seat, opened.world, opened.recent, slabs, cores.builder.clone())?;
+    Ok((vec![chain, state, builder], opened.temporary_dir))
 }
 
 /// Spawns the builder core; executor and pool are made on its own thread, which they never leave.
@@ -282,13 +267,13 @@ impl Running {
         for bell in &self.shard_bells {
             bell.ring();
         }
-        join_all(self.shard_threads).and(join_all(self.query_threads))
+        join_all(self.shard_threads).and(join_all(self.background_threads))
     }
 
     /// The first thread that has ended although nobody asked it to, with what it said.
     #[must_use]
     pub fn failed_thread(&mut self) -> Option<String> {
-        let threads = [&mut self.core_threads, &mut self.shard_threads, &mut self.query_threads];
+        let threads = [&mut self.core_threads, &mut self.shard_threads, &mut self.background_threads];
         let ended = threads.into_iter().find_map(|list| {
             let index = list.iter().position(|worker| worker.handle.is_finished())?;
             Some(list.swap_remove(index))
@@ -356,77 +341,6 @@ fn spawn(
 }
 
 // ---- what the threads stand on ---------------------------------------------------------------------------------------------------------
-
-struct Opened {
-    writer: ChainWriter,
-    reader: ChainReader,
-    store: Store,
-    world: World,
-    recent: Vec<Arc<SealedBlock>>,
-    genesis_hash: crate::primitives::B256,
-}
-
-fn data_dir(config: &Config) -> Result<(PathBuf, Option<TemporaryDir>), LaunchError> {
-    if let Some(dir) = &config.data_dir {
-        return Ok((dir.clone(), None));
-    }
-    let dir = std::env::temp_dir().join(format!("sequencer-{}-{}", std::process::id(), clock::wall_unix_ns()));
-    std::fs::create_dir_all(&dir).map_err(LaunchError::TemporaryDir)?;
-    Ok((dir.clone(), Some(TemporaryDir(dir))))
-}
-
-/// Shards share the port among themselves (SO_REUSEPORT), so a second process of the same user would share it too, unnoticed: this asks
-/// for the port alone first.
-fn check_port(address: SocketAddr) -> Result<(), LaunchError> {
-    std::net::TcpListener::bind(address)
-        .map(drop)
-        .map_err(|error| LaunchError::Listen { address, what: error.to_string() })
-}
-
-/// Timestamps only grow: behind a tip from the future nothing could be built for as long as the clock takes to get there.
-fn check_clock(config: &Config, tip_s: u64) -> Result<(), LaunchError> {
-    let clock_s = clock::wall_unix_ns() / 1_000_000_000;
-    let lead_s = limits::CLOCK_BEHIND_S_MAX.max(config.block.timestamp_lead_s);
-    if tip_s > clock_s.saturating_add(lead_s) { Err(LaunchError::ClockBehind { clock_s, tip_s }) } else { Ok(()) }
-}
-
-/// The chain id and the fork times are not part of the genesis hash: the directory remembers them.
-fn check_chain_file(spec: &ChainSpec, data_dir: &Path) -> Result<(), LaunchError> {
-    let path = data_dir.join("chain-rules");
-    let configured = format!("chain id {}, {:?}", spec.chain_id, spec.fork_schedule());
-    let fault = |source| LaunchError::ChainFile { path: path.clone(), source };
-    match std::fs::read_to_string(&path) {
-        Ok(stored) if stored == configured => Ok(()),
-        Ok(stored) => Err(LaunchError::ChainDiffers { path, stored, configured }),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            std::fs::create_dir_all(data_dir).map_err(fault)?;
-            std::fs::write(&path, configured).map_err(fault)
-        }
-        Err(error) => Err(fault(error)),
-    }
-}
-
-/// Opens the chain database, writes block 0 into an empty one, and executes everything else again.
-fn open_chain(config: &Config, spec: &ChainSpec, dir: &Path) -> Result<Opened, LaunchError> {
-    let chain_limits =
-        ChainLimits { status_retention_ms: config.status_retention_ns / 1_000_000, ..ChainLimits::default() };
-    let (mut writer, reader) = ChainWriter::open(dir, chain_limits)?;
-    let threads = if config.hash_threads == 0 { (processor_count() / 2).max(1) } else { config.hash_threads };
-    let hash_pool =
-        rayon::ThreadPoolBuilder::new().num_threads(threads).thread_name(|index| format!("hash-{index}")).build()?;
-    let mut store = Store::new(Arc::new(hash_pool));
-    let genesis = replay::genesis_block(spec, &mut store).map_err(replay::ReplayError::from)?;
-    let genesis_hash = genesis.hash;
-    match reader.hash_by_number(0)? {
-        None => writer.append(&Recorder::default().record(&genesis).0)?,
-        Some(stored) if stored != genesis_hash => {
-            return Err(replay::ReplayError::GenesisDiffers { stored, configured: genesis_hash }.into());
-        }
-        Some(_) => {}
-    }
-    let (recent, world) = replay::replay(spec, &reader, &mut store, genesis)?;
-    Ok(Opened { writer, reader, store, world, recent, genesis_hash })
-}
 
 fn core_settings(config: &Config, spec: &ChainSpec) -> CoreSettings {
     CoreSettings {

@@ -299,20 +299,7 @@ impl Core {
         effects: &mut impl Effects,
     ) -> Result<(), WorldError> {
         let Submit { token, hash, sender, fields, handle, extras, wait } = submit;
-        if self.drain_until_ns.is_some() {
-            effects.reply(shard, BuilderReply::Refused { token, refusal: Refusal::Draining });
-            effects.free(handle);
-            return Ok(());
-        }
-        let pooled = self.pool.counts();
-        let reserved = u64::from(pooled.ready) + u64::from(pooled.queued) + limits::CHAIN_RING_RESERVE as u64;
-        if (effects.chain_room() as u64) <= reserved {
-            effects.reply(shard, BuilderReply::Refused { token, refusal: Refusal::ChainBehind });
-            effects.free(handle);
-            return Ok(());
-        }
-        if self.placed_index.contains_key(&hash) {
-            let refusal = Refusal::Pool(Reject::AlreadyKnown);
+        if let Some(refusal) = self.refusal_at_the_door(&hash, effects) {
             effects.reply(shard, BuilderReply::Refused { token, refusal });
             effects.free(handle);
             return Ok(());
@@ -366,6 +353,19 @@ impl Core {
         }
         self.settle_removed(now, effects);
         Ok(())
+    }
+
+    /// Why nothing at all, or not this hash, is admitted now.
+    fn refusal_at_the_door(&self, hash: &B256, effects: &impl Effects) -> Option<Refusal> {
+        if self.drain_until_ns.is_some() {
+            return Some(Refusal::Draining);
+        }
+        let pooled = self.pool.counts();
+        let reserved = pooled.ready as usize + pooled.queued as usize + limits::CHAIN_RING_RESERVE;
+        if effects.chain_room() <= reserved {
+            return Some(Refusal::ChainBehind);
+        }
+        self.placed_index.contains_key(hash).then_some(Refusal::Pool(Reject::AlreadyKnown))
     }
 
     /// Sends home what every transaction that just left the pool held, and tells who waits for it.
