@@ -23,7 +23,7 @@ fn chain(fork: Fork) -> (BenchChain, Vec<TestKey>) {
 }
 
 /// Everything that a header says of its transactions, from their bytes and outcomes alone.
-fn assert_header(sealed: &SealedBlock) {
+pub(super) fn assert_header(sealed: &SealedBlock) {
     let block = &sealed.block;
     let header = &sealed.header;
     let mut receipts = Vec::new();
