@@ -119,6 +119,8 @@ pub struct Core {
     removed: Vec<Removed<Payload>>,
     /// Monotonic time of the last block's opening, for the empty-block timer.
     last_opened_ns: u64,
+    /// Monotonic time at which waiting conditions were last judged without a block being sealed.
+    last_retried_ns: u64,
     /// Monotonic deadline of the drain.
     drain_until_ns: Option<u64>,
 }
@@ -149,6 +151,7 @@ impl Core {
             placed_index: HashMap::with_capacity_and_hasher(limits::WORLD_ACCOUNTS_START, RandomState::default()),
             removed: Vec::with_capacity(64),
             last_opened_ns: now.monotonic_ns,
+            last_retried_ns: now.monotonic_ns,
             drain_until_ns: None,
         };
         core.pool.set_base_fee(u128::from(core.next_base_fee_wei()));
@@ -166,7 +169,9 @@ impl Core {
     pub fn heads(&self) -> Arc<Heads> {
         let open = match &self.phase {
             Phase::Idle => None,
-            Phase::Filling(filling) => Some(Arc::clone(filling.filler.block())),
+            Phase::Filling(filling) => {
+                Some(filling.filler.block()).filter(|block| block.transactions.len() > 0).cloned()
+            }
             Phase::Sealing(block) => Some(Arc::clone(block)),
         };
         Arc::new(Heads::new(self.recent.iter().cloned().collect(), open))
@@ -250,6 +255,9 @@ impl Core {
                 Step::Placed => {}
                 Step::Nothing => break,
                 Step::Full => {
+                    if matches!(&self.phase, Phase::Filling(filling) if filling.deadline_ns.is_none()) {
+                        self.announce(now, effects);
+                    }
                     self.close(effects)?;
                     return Ok(NextTurn::OnMessage);
                 }
@@ -364,12 +372,10 @@ impl Core {
 
     /// Opens a block when there is something to place or the empty-block timer is over; otherwise says when to look again.
     fn open_if_due(&mut self, now: Now, effects: &mut impl Effects) -> Result<Option<NextTurn>, ExecutionError> {
+        self.retry_conditions(now);
         let has_work = self.settings.execute && self.pool.best().is_some();
-        let empty_due_ns =
-            (self.settings.empty_interval_ns > 0).then(|| self.last_opened_ns + self.settings.empty_interval_ns);
-        let is_empty_due = empty_due_ns.is_some_and(|due| now.monotonic_ns >= due);
-        if !has_work && !is_empty_due {
-            return Ok(Some(empty_due_ns.map_or(NextTurn::OnMessage, NextTurn::At)));
+        if !has_work && self.empty_due_ns().is_none_or(|due_ns| now.monotonic_ns < due_ns) {
+            return Ok(Some(self.next_look()));
         }
         match next_timestamp(self.parent.header.timestamp, now.unix_ns, self.settings.timestamp_lead_s) {
             Err(wait_until_unix_ns) => {
@@ -377,16 +383,36 @@ impl Core {
                 Ok(Some(NextTurn::At(now.monotonic_ns + wait_ns)))
             }
             Ok(timestamp) => {
-                self.open(timestamp, now, effects)?;
-                if !has_work && let Phase::Filling(filling) = &mut self.phase {
-                    filling.deadline_ns = Some(now.monotonic_ns);
+                self.open(timestamp)?;
+                if !has_work {
+                    self.announce(now, effects);
                 }
                 Ok(None)
             }
         }
     }
 
-    fn open(&mut self, timestamp: u64, now: Now, effects: &mut impl Effects) -> Result<(), ExecutionError> {
+    /// Offers again what waits for a condition that time alone may meet, no more than once an interval.
+    fn retry_conditions(&mut self, now: Now) {
+        if now.monotonic_ns >= self.last_retried_ns + self.settings.interval_ns {
+            self.last_retried_ns = now.monotonic_ns;
+            self.pool.retry_deferred(Deferral::Condition, limits::CONDITIONAL_RETRIES_PER_BLOCK);
+        }
+    }
+
+    fn empty_due_ns(&self) -> Option<u64> {
+        (self.settings.empty_interval_ns > 0).then(|| self.last_opened_ns + self.settings.empty_interval_ns)
+    }
+
+    /// When an idle core without work has to look again.
+    fn next_look(&self) -> NextTurn {
+        let retry_due_ns = (self.pool.counts().deferred > 0).then(|| self.last_retried_ns + self.settings.interval_ns);
+        let due_ns = self.empty_due_ns().into_iter().chain(retry_due_ns).min();
+        due_ns.map_or(NextTurn::OnMessage, NextTurn::At)
+    }
+
+    /// Opens a block that nobody else knows of until something is placed in it: its context is that of its first transaction.
+    fn open(&mut self, timestamp: u64) -> Result<(), ExecutionError> {
         let parent = &self.parent.header;
         let context = BlockContext {
             number: parent.number + 1,
@@ -402,11 +428,25 @@ impl Core {
         };
         let filler = BlockFiller::open(context, &mut self.executor)?;
         self.sequence.0 += 1;
-        self.last_opened_ns = now.monotonic_ns;
-        effects.open(Arc::clone(filler.block()));
         self.phase = Phase::Filling(Filling { filler, deferral_count: 0, deadline_ns: None });
-        effects.publish(self.heads());
         Ok(())
+    }
+
+    /// Shows the open block to everyone; one without a transaction closes at once.
+    fn announce(&mut self, now: Now, effects: &mut impl Effects) {
+        let Phase::Filling(filling) = &mut self.phase else { return };
+        let block = filling.filler.block();
+        let lasts_ns = if filling.filler.tx_count() == 0 { 0 } else { self.settings.interval_ns };
+        filling.deadline_ns = Some(now.monotonic_ns + lasts_ns);
+        self.last_opened_ns = now.monotonic_ns;
+        effects.open(Arc::clone(block));
+        effects.publish(Arc::new(Heads::new(self.recent.iter().cloned().collect(), Some(Arc::clone(block)))));
+    }
+
+    /// Takes back the opening of a block in which nothing was placed, so that the next one has the time of its first transaction.
+    fn abandon(&mut self) {
+        self.executor.world().discard_changes();
+        self.phase = Phase::Idle;
     }
 
     /// Executes the best ready transaction and fixes its place.
@@ -463,12 +503,14 @@ impl Core {
             Ok(None) => self.pool.defer(id, Deferral::Condition),
             Ok(Some(index)) => {
                 self.sequence = placement.sequence;
-                filling.deadline_ns.get_or_insert(now.monotonic_ns + self.settings.interval_ns);
                 self.placed_index.insert(placement.hash, index);
-                if let Some(token) = payload.waiter {
-                    let block = Arc::clone(filling.filler.block());
+                let waiter = payload.waiter.map(|token| (payload.shard, token, Arc::clone(filling.filler.block())));
+                if filling.deadline_ns.is_none() {
+                    self.announce(now, effects);
+                }
+                if let Some((shard, token, block)) = waiter {
                     let reply = BuilderReply::Preconfirmed { token, block, index, gate: placement.sequence };
-                    effects.reply(payload.shard, reply);
+                    effects.reply(shard, reply);
                 }
                 effects.placed();
                 self.pool.placed(id, &mut self.removed);
@@ -529,8 +571,11 @@ impl Core {
         let has_more = self.settings.execute && self.pool.best().is_some();
         let is_draining = self.drain_until_ns.is_some_and(|until| !has_more || now.monotonic_ns >= until);
         match filling.deadline_ns {
-            _ if is_draining => self.close(effects)?,
-            Some(deadline_ns) if now.monotonic_ns >= deadline_ns => self.close(effects)?,
+            None if is_draining || !has_more => {
+                self.abandon();
+                return Ok(if is_draining { NextTurn::Now } else { self.next_look() });
+            }
+            Some(deadline_ns) if is_draining || now.monotonic_ns >= deadline_ns => self.close(effects)?,
             _ if has_more => return Ok(NextTurn::Now),
             Some(deadline_ns) => return Ok(NextTurn::At(deadline_ns)),
             None => {}
@@ -681,5 +726,7 @@ fn invalid_reason(invalid: &InvalidTransaction) -> Invalid {
     }
 }
 
+#[cfg(test)]
+mod differential_tests;
 #[cfg(test)]
 mod tests;

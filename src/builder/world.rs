@@ -244,6 +244,18 @@ impl World {
         StateChanges { accounts, codes: std::mem::take(&mut self.new_codes) }
     }
 
+    /// Forgets what the open block has changed, as if it had never been opened.
+    pub fn discard_changes(&mut self) {
+        for address in self.dirty_accounts.drain(..) {
+            self.accounts.remove(&address);
+        }
+        for key in self.dirty_slots.drain(..) {
+            self.slots.remove(&key);
+        }
+        self.new_codes.clear();
+        self.diffs.clear();
+    }
+
     fn cached_account(&mut self, address: Address) -> Result<&mut CachedAccount, WorldError> {
         use std::collections::hash_map::Entry;
         match self.accounts.entry(address) {

@@ -31,9 +31,7 @@ use crate::mempool::Conditions;
 use crate::messages::{BuilderRead, BuilderReply, IngressMessage, QueryJob, QueryReply, Submit, SubmitWait};
 use crate::primitives::{ReplyToken, Sequence, ShardId};
 use crate::ring::{Consumer, Producer};
-use crate::rpc::{
-    self, ConnectionKey, Method, Plan, Progress, Rendered, RpcError, SubmitRequest, Subscriptions, View,
-};
+use crate::rpc::{self, ConnectionKey, Method, Plan, Progress, Rendered, RpcError, SubmitRequest, Subscriptions, View};
 use crate::runtime::slab::{Slab, TxHandle};
 use crate::topology::Shared;
 
@@ -576,14 +574,7 @@ impl Desk {
         }
     }
 
-    fn send_raw(
-        &mut self,
-        origin: Origin,
-        place: Place,
-        send: FastSend<'_>,
-        replies: &mut Replies,
-        now_ns: u64,
-    ) {
+    fn send_raw(&mut self, origin: Origin, place: Place, send: FastSend<'_>, replies: &mut Replies, now_ns: u64) {
         if let Err(error) =
             self.take_transaction(origin, place, send.id, send.hex, SubmitWait::Admission, 0, None, now_ns)
         {
