@@ -573,7 +573,7 @@ impl Core {
         match filling.deadline_ns {
             None if is_draining || !has_more => {
                 self.abandon();
-                return Ok(if is_draining { NextTurn::Now } else { self.next_look() });
+                return Ok(NextTurn::Now);
             }
             Some(deadline_ns) if is_draining || now.monotonic_ns >= deadline_ns => self.close(effects)?,
             _ if has_more => return Ok(NextTurn::Now),
@@ -727,6 +727,10 @@ fn invalid_reason(invalid: &InvalidTransaction) -> Invalid {
 }
 
 #[cfg(test)]
+mod conditional_tests;
+#[cfg(test)]
 mod differential_tests;
+#[cfg(test)]
+mod limits_tests;
 #[cfg(test)]
 mod tests;
