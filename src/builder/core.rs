@@ -95,8 +95,8 @@ struct Filling {
     deferral_count: u32,
     /// Gas limits of executions that were dropped because they paid the coinbase too little (ERC-7796).
     unpaid_gas: u64,
-    /// Monotonic.
-    deadline_ns: u64,
+    /// Monotonic; set when something is placed and everyone is told of the block.
+    deadline_ns: Option<u64>,
 }
 
 enum Phase {
@@ -177,7 +177,9 @@ impl Core {
     pub fn heads(&self) -> Arc<Heads> {
         let open = match &self.phase {
             Phase::Idle => None,
-            Phase::Filling(filling) => Some(Arc::clone(filling.filler.block())),
+            Phase::Filling(filling) => {
+                Some(filling.filler.block()).filter(|block| block.transactions.len() > 0).cloned()
+            }
             Phase::Sealing(block) => Some(Arc::clone(block)),
         };
         Arc::new(Heads::new(self.recent.iter().cloned().collect(), open))
@@ -264,6 +266,9 @@ impl Core {
                 Step::Placed => {}
                 Step::Nothing => break,
                 Step::Full => {
+                    if matches!(&self.phase, Phase::Filling(filling) if filling.deadline_ns.is_none()) {
+                        self.announce(now, effects);
+                    }
                     self.close(effects)?;
                     return Ok(NextTurn::OnMessage);
                 }
@@ -432,13 +437,8 @@ impl Core {
         now: Now,
         effects: &mut impl Effects,
     ) -> Result<Option<NextTurn>, ExecutionError> {
-        let empty_due_ns =
-            (self.settings.empty_interval_ns > 0).then(|| self.last_opened_ns + self.settings.empty_interval_ns);
-        let is_empty_due = empty_due_ns.is_some_and(|due_ns| now.monotonic_ns >= due_ns);
-        if !has_work && !is_empty_due {
-            let retry_ns = (self.pool.counts().conditional > 0).then_some(self.conditions_retry_ns);
-            let next_ns = empty_due_ns.into_iter().chain(retry_ns).min();
-            return Ok(Some(next_ns.map_or(NextTurn::OnMessage, NextTurn::At)));
+        if !has_work && self.empty_due_ns().is_none_or(|due_ns| now.monotonic_ns < due_ns) {
+            return Ok(Some(self.next_look()));
         }
         if effects.chain_room() < limits::CHAIN_RING_RESERVE / 2 {
             // So many blocks wait for the disk that memory must not grow further.
@@ -450,20 +450,28 @@ impl Core {
                 Ok(Some(NextTurn::At(now.monotonic_ns + wait_ns)))
             }
             Ok(timestamp) => {
-                let open_for_ns = if has_work { self.settings.interval_ns } else { 0 };
-                self.open(timestamp, now.monotonic_ns + open_for_ns, now, effects)?;
+                self.open(timestamp)?;
+                if !has_work {
+                    self.announce(now, effects);
+                }
                 Ok(None)
             }
         }
     }
 
-    fn open(
-        &mut self,
-        timestamp: u64,
-        deadline_ns: u64,
-        now: Now,
-        effects: &mut impl Effects,
-    ) -> Result<(), ExecutionError> {
+    fn empty_due_ns(&self) -> Option<u64> {
+        (self.settings.empty_interval_ns > 0).then(|| self.last_opened_ns + self.settings.empty_interval_ns)
+    }
+
+    /// When an idle core without work has to look again.
+    fn next_look(&self) -> NextTurn {
+        let retry_ns = (self.pool.counts().conditional > 0).then_some(self.conditions_retry_ns);
+        let due_ns = self.empty_due_ns().into_iter().chain(retry_ns).min();
+        due_ns.map_or(NextTurn::OnMessage, NextTurn::At)
+    }
+
+    /// Opens a block that nobody else knows of until something is placed in it: its context is that of its first transaction.
+    fn open(&mut self, timestamp: u64) -> Result<(), ExecutionError> {
         let parent = &self.parent.header;
         let context = BlockContext {
             number: parent.number + 1,
@@ -479,11 +487,25 @@ impl Core {
         };
         let filler = BlockFiller::open(context, &mut self.executor)?;
         self.sequence.0 += 1;
-        self.last_opened_ns = now.monotonic_ns;
-        effects.open(Arc::clone(filler.block()));
-        self.phase = Phase::Filling(Filling { filler, deferral_count: 0, unpaid_gas: 0, deadline_ns });
-        effects.publish(self.heads());
+        self.phase = Phase::Filling(Filling { filler, deferral_count: 0, unpaid_gas: 0, deadline_ns: None });
         Ok(())
+    }
+
+    /// Shows the open block to everyone; one without a transaction closes at once.
+    fn announce(&mut self, now: Now, effects: &mut impl Effects) {
+        let Phase::Filling(filling) = &mut self.phase else { return };
+        let block = filling.filler.block();
+        let lasts_ns = if filling.filler.tx_count() == 0 { 0 } else { self.settings.interval_ns };
+        filling.deadline_ns = Some(now.monotonic_ns + lasts_ns);
+        self.last_opened_ns = now.monotonic_ns;
+        effects.open(Arc::clone(block));
+        effects.publish(Arc::new(Heads::new(self.recent.iter().cloned().collect(), Some(Arc::clone(block)))));
+    }
+
+    /// Takes back the opening of a block in which nothing was placed, so that the next one has the time of its first transaction.
+    fn abandon(&mut self) {
+        self.executor.world().discard_changes();
+        self.phase = Phase::Idle;
     }
 
     /// Executes the best ready transaction and fixes its place.
@@ -562,10 +584,13 @@ impl Core {
                 self.sequence = placement.sequence;
                 self.gas_executed += filling.filler.last_gas_used();
                 self.placed_index.insert(placement.hash, index);
-                if let Some(token) = payload.waiter {
-                    let block = Arc::clone(filling.filler.block());
+                let waiter = payload.waiter.map(|token| (payload.shard, token, Arc::clone(filling.filler.block())));
+                if filling.deadline_ns.is_none() {
+                    self.announce(now, effects);
+                }
+                if let Some((shard, token, block)) = waiter {
                     let reply = BuilderReply::Preconfirmed { token, block, index, gate: placement.sequence };
-                    effects.reply(payload.shard, reply);
+                    effects.reply(shard, reply);
                 }
                 effects.placed();
                 self.pool.placed(id, &mut self.removed);
@@ -637,11 +662,17 @@ impl Core {
         let Phase::Filling(filling) = &self.phase else { return Ok(NextTurn::OnMessage) };
         let has_more = self.settings.execute && self.pool.best().is_some();
         let is_draining = self.drain_until_ns.is_some_and(|until| !has_more || now.monotonic_ns >= until);
-        if is_draining || now.monotonic_ns >= filling.deadline_ns {
-            self.close(effects)?;
-            return Ok(NextTurn::OnMessage);
+        match filling.deadline_ns {
+            None if is_draining || !has_more => {
+                self.abandon();
+                return Ok(NextTurn::Now);
+            }
+            Some(deadline_ns) if is_draining || now.monotonic_ns >= deadline_ns => self.close(effects)?,
+            _ if has_more => return Ok(NextTurn::Now),
+            Some(deadline_ns) => return Ok(NextTurn::At(deadline_ns)),
+            None => {}
         }
-        Ok(if has_more { NextTurn::Now } else { NextTurn::At(filling.deadline_ns) })
+        Ok(NextTurn::OnMessage)
     }
 
     fn close(&mut self, effects: &mut impl Effects) -> Result<(), ExecutionError> {
@@ -719,5 +750,11 @@ fn invalid_reason(invalid: &InvalidTransaction) -> Invalid {
     }
 }
 
+#[cfg(test)]
+mod conditional_tests;
+#[cfg(test)]
+mod differential_tests;
+#[cfg(test)]
+mod limits_tests;
 #[cfg(test)]
 mod tests;

@@ -141,11 +141,16 @@ impl Executor {
         Ok(Ok(outcome(executed.result)))
     }
 
-    /// Makes the closing system calls and returns the block's EIP-7685 requests, type byte first, empty ones left out.
+    /// Makes the closing system calls and returns the block's EIP-7685 requests, type byte first, empty ones left out. The changes of
+    /// each call are handed to `on_diffs`.
     ///
     /// # Errors
     /// Fatal ones only.
-    pub fn end_block<'l>(&mut self, logs: impl Iterator<Item = &'l Log>) -> Result<Vec<Bytes>, ExecutionError> {
+    pub fn end_block<'l>(
+        &mut self,
+        logs: impl Iterator<Item = &'l Log>,
+        mut on_diffs: impl FnMut(&mut World),
+    ) -> Result<Vec<Bytes>, ExecutionError> {
         let mut requests = Vec::new();
         let mut deposits = Vec::new();
         accumulate_deposits_from_logs(self.deposit_contract, logs, &mut deposits)
@@ -156,6 +161,7 @@ impl Executor {
             ("EIP-7251", eip7251::CONSOLIDATION_REQUEST_PREDEPLOY_ADDRESS, eip7251::CONSOLIDATION_REQUEST_TYPE),
         ] {
             let output = self.system_call(eip, address, Bytes::new())?;
+            on_diffs(self.world());
             push_request(&mut requests, request_type, &output);
         }
         Ok(requests)

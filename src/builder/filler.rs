@@ -135,8 +135,8 @@ impl BlockFiller {
     /// Fatal ones only.
     pub fn close(mut self, executor: &mut Executor, sequence: Sequence) -> Result<ClosedBlock, ExecutionError> {
         let code_count = executor.world().new_codes().len();
-        let requests = executor.end_block(self.block.logs.iter())?;
-        append_diffs(executor.world(), &mut self.writer, code_count);
+        let writer = &mut self.writer;
+        let requests = executor.end_block(self.block.logs.iter(), |world| append_diffs(world, writer, code_count))?;
         let held_bytes = self.held_bytes();
         let changes = executor.world().take_changes();
         Ok(ClosedBlock { block: self.block, changes, requests, sequence, held_bytes })

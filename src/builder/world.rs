@@ -125,6 +125,8 @@ impl World {
     /// Takes the snapshot after the block whose changes were taken, and its hash for `BLOCKHASH`.
     pub fn sealed(&mut self, snapshot: Snapshot, number: u64, hash: B256) {
         self.snapshot = snapshot;
+        // Nothing is dirty any more: what comes belongs to the next block.
+        self.block_number = number + 1;
         self.set_block_hash(number, hash);
     }
 
@@ -250,6 +252,19 @@ impl World {
         }
         self.new_code_hashes.clear();
         StateChanges { accounts, codes: std::mem::take(&mut self.new_codes) }
+    }
+
+    /// Forgets what the open block has changed, as if it had never been opened.
+    pub fn discard_changes(&mut self) {
+        for address in self.dirty_accounts.drain(..) {
+            self.accounts.remove(&address);
+        }
+        for key in self.dirty_slots.drain(..) {
+            self.slots.remove(&key);
+        }
+        self.new_codes.clear();
+        self.new_code_hashes.clear();
+        self.diffs.clear();
     }
 
     fn cached_account(&mut self, address: Address) -> Result<&mut CachedAccount, WorldError> {

@@ -14,7 +14,9 @@ use crate::config::genesis::ChainSpec;
 use crate::crypto::keccak::keccak256;
 use crate::crypto::recovery;
 use crate::mempool::{Conditions, Limits, Mempool, PriorityFee};
-use crate::messages::{BuilderReply, ChainMessage, IngressMessage, Submit, SubmitExtras, SubmitWait};
+use crate::messages::{
+    BuilderAnswer, BuilderRead, BuilderReply, ChainMessage, IngressMessage, Submit, SubmitExtras, SubmitWait,
+};
 use crate::primitives::{Address, ReplyToken, ShardId};
 use crate::runtime::slab::{Slab, TxHandle};
 use crate::state::{Snapshot, StateReader, Store};
@@ -90,6 +92,15 @@ impl BenchChain {
     /// When the genesis or the memory for it is unfit: tests and benches only.
     #[must_use]
     pub fn new(spec: ChainSpec) -> Self {
+        Self::with(spec, |_, _| {})
+    }
+
+    /// As [`BenchChain::new`], with settings and pool limits changed by `adjust`.
+    ///
+    /// # Panics
+    /// As [`BenchChain::new`].
+    #[must_use]
+    pub fn with(spec: ChainSpec, adjust: impl FnOnce(&mut CoreSettings, &mut Limits)) -> Self {
         let hash_pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().expect("one thread");
         let mut store = Store::new(Arc::new(hash_pool));
         let genesis = replay::genesis_block(&spec, &mut store).expect("a genesis that commits");
@@ -98,7 +109,7 @@ impl BenchChain {
         world.set_block_hash(0, genesis.hash);
         let slab = Slab::new(ShardId(0), 1 << 30).expect("address space");
         let now = Now { monotonic_ns: NS_PER_S, unix_ns: (genesis.header.timestamp + 1) * NS_PER_S };
-        let settings = CoreSettings {
+        let mut settings = CoreSettings {
             interval_ns: NS_PER_S,
             empty_interval_ns: 0,
             timestamp_lead_s: 1,
@@ -107,7 +118,8 @@ impl BenchChain {
             extra_data: Default::default(),
             execute: true,
         };
-        let limits = Limits { transactions_max: 200_000, ..Limits::new(spec.chain_id, genesis.header.gas_limit) };
+        let mut limits = Limits { transactions_max: 200_000, ..Limits::new(spec.chain_id, genesis.header.gas_limit) };
+        adjust(&mut settings, &mut limits);
         let pool: Mempool<Payload> = Mempool::new(limits, Box::new(PriorityFee), 0, 1);
         let executor =
             Executor::new(world, spec.chain_id, spec.deposit_contract, spec.fork_at(genesis.header.timestamp));
@@ -181,6 +193,21 @@ impl BenchChain {
             extras: has_extras.then(|| Box::new(SubmitExtras { authorities, conditions })),
             wait,
         })
+    }
+
+    /// Asks the core, as a shard does for `pending`.
+    ///
+    /// # Panics
+    /// When the state cannot be read.
+    pub fn read(&mut self, read: BuilderRead) -> BuilderAnswer {
+        self.next_token += 1;
+        let token = ReplyToken { connection: 0, generation: 0, request: self.next_token, item: 0 };
+        let message = IngressMessage::Read { token, read };
+        self.core.on_message(ShardId(0), message, self.now, &mut self.effects).expect("the state can be read");
+        match self.effects.replies.pop() {
+            Some((_, BuilderReply::Answer { token: answered, answer, .. })) if answered == token => answer,
+            _ => panic!("a read is answered at once"),
+        }
     }
 
     /// Turns the core until it has nothing more to do now.

@@ -4,4 +4,6 @@
 
 pub mod bench_chain;
 
+pub mod bytecode;
+
 pub mod signing;

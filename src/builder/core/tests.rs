@@ -16,14 +16,14 @@ use crate::testing::signing::{DynamicFee, Legacy, SetCode, TestKey};
 
 const ETHER_WEI: u128 = 1_000_000_000_000_000_000;
 
-fn chain(fork: Fork) -> (BenchChain, Vec<TestKey>) {
+pub(super) fn chain(fork: Fork) -> (BenchChain, Vec<TestKey>) {
     let chain = BenchChain::new(dev_genesis(fork, 10).expect("built in"));
     let keys = DEV_ACCOUNTS.iter().map(|(_, secret)| TestKey::from_hex(secret)).collect();
     (chain, keys)
 }
 
 /// Everything that a header says of its transactions, from their bytes and outcomes alone.
-fn assert_header(sealed: &SealedBlock) {
+pub(super) fn assert_header(sealed: &SealedBlock) {
     let block = &sealed.block;
     let header = &sealed.header;
     let mut receipts = Vec::new();
