@@ -24,7 +24,7 @@ use crate::config::HttpConfig;
 use crate::ingress::calls::{Call, CallId, CallKind, Calls};
 use crate::ingress::connection::{Connection, Content, Input, Limits, Policy, Probe, Replies};
 use crate::ingress::driver::{ShardSeat, ShardSettings};
-use crate::ingress::envelope::{Place, reply_error, reply_result, write_error};
+use crate::ingress::envelope::{Place, reply_error, reply_result};
 use crate::ingress::intake::Intake;
 use crate::limits::{IN_FLIGHT_PER_SHARD_MAX, QUERIES_PER_SHARD_MAX};
 use crate::mempool::Conditions;
@@ -805,8 +805,7 @@ fn finish_with(slots: &mut [Slot], dirty: &mut Vec<u32>, call: &Call, write: &mu
 /// Answers a body or an item that is no request. An error without an id is answered with `null`.
 fn refuse_request(replies: &mut Replies, place: Place, error: &json_rpc::Error<'_>) {
     let shown = RpcError::new(error.kind.code(), error.to_string());
-    // A stale place has nobody to tell.
-    let _ = replies.complete_error(place.request, place.item, |out| write_error(error.id.as_bytes(), &shown, out));
+    reply_error(replies, place, Id::Sent(error.id.as_bytes()), &shown);
 }
 
 /// What a builder reply depends on; 0 for what depends on nothing.

@@ -17,7 +17,7 @@ pub enum Completion {
     Taken,
     /// The request is answered already or its connection's other side is gone: dropped.
     Stale,
-    /// The batch reply would exceed its bound: dropped; answer the item with [`Replies::complete_error`].
+    /// The batch reply would exceed its bound: dropped; answer the item with [`Replies::complete_short`].
     TooLarge,
 }
 
@@ -54,12 +54,12 @@ struct Waiting {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Item {
-    start: u32,
-    len: u32,
+    start: usize,
+    len: usize,
 }
 
 impl Item {
-    const MISSING: Self = Self { start: u32::MAX, len: u32::MAX };
+    const MISSING: Self = Self { start: usize::MAX, len: usize::MAX };
 }
 
 /// Replies of one connection.
@@ -112,8 +112,9 @@ impl Replies {
         self.complete_bounded(request, item, self.policy.limits.batch_reply_bytes_max, write)
     }
 
-    /// As [`Replies::complete`], for a short error that a full batch reply still takes.
-    pub fn complete_error(&mut self, request: u32, item: u32, write: impl FnOnce(&mut Vec<u8>)) -> Completion {
+    /// As [`Replies::complete`], for what a full batch reply still takes: an id and a text of fixed length, so that a batch reply
+    /// exceeds its bound by no more than the ids of its calls and `batch_items_max` such texts.
+    pub fn complete_short(&mut self, request: u32, item: u32, write: impl FnOnce(&mut Vec<u8>)) -> Completion {
         self.complete_bounded(request, item, usize::MAX, write)
     }
 
@@ -335,8 +336,7 @@ fn take_item(waiting: &mut Waiting, item: u32, bytes_max: usize, write: impl FnO
         waiting.bytes.truncate(start);
         return Completion::TooLarge;
     }
-    // A batch reply stays far below 4 GiB: the bound, and a short error per item.
-    waiting.items[item as usize] = Item { start: start as u32, len: (waiting.bytes.len() - start) as u32 };
+    waiting.items[item as usize] = Item { start, len: waiting.bytes.len() - start };
     waiting.items_left -= 1;
     Completion::Taken
 }
@@ -352,7 +352,7 @@ fn join_items(waiting: &Waiting, out: &mut Vec<u8>) {
         if !std::mem::replace(&mut is_first, false) {
             out.push(b',');
         }
-        out.extend_from_slice(&waiting.bytes[item.start as usize..(item.start + item.len) as usize]);
+        out.extend_from_slice(&waiting.bytes[item.start..item.start + item.len]);
     }
     out.push(b']');
 }

@@ -295,7 +295,7 @@ fn batch_in_parts() {
     assert_eq!(replies.complete(0, 0, put("000000")), Completion::TooLarge);
     assert_eq!(replies.complete(0, 0, put("00000")), Completion::Taken);
     assert_eq!(replies.complete(0, 1, put("1")), Completion::TooLarge);
-    assert_eq!(replies.complete_error(0, 1, put("error")), Completion::Taken);
+    assert_eq!(replies.complete_short(0, 1, put("error")), Completion::Taken);
     client.write();
     assert_eq!(client.summary(), "200 [00000,error,22222]");
 }

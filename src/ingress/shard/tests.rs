@@ -291,6 +291,24 @@ fn heavy_reads_beyond_the_queue_are_refused() {
 }
 
 #[test]
+fn reverts_of_megabytes_do_not_exceed_the_bound_of_a_batch() {
+    let mut shard = fixture();
+    let call = r#"{"jsonrpc":"2.0","id":1,"method":"eth_getLogs","params":[{}]}"#;
+    shard.post(&format!("[{}]", [call; 4].join(",")));
+    while let Ok(job) = shard.jobs.try_recv() {
+        let outcome = Err(RpcError::reverted(&vec![7; 5 << 20]));
+        let reply = QueryReply { token: job.token, outcome, gate: Sequence(0) };
+        assert!(shard.query_replies.push(reply).is_ok());
+    }
+    shard.turn();
+    let output = shard.output().concat();
+    // Two of 10 MiB fit 25 MB.
+    assert_eq!(output.matches("execution reverted").count(), 2);
+    let short = r#"{"jsonrpc":"2.0","id":1,"error":{"code":-32005,"message":"batch response too large"}}"#;
+    assert!(output.ends_with(&format!(",{short},{short}]")) && output.len() < 25_000_000);
+}
+
+#[test]
 fn refused_transactions_have_their_reasons() {
     let raw = |hex: &[u8]| format!("0x{}", alloy_primitives::hex::encode(hex));
     let error = |code: i32, text: &str| format!(r#"{{"code":{code},"message":"{text}"}}"#);
