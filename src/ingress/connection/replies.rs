@@ -148,6 +148,13 @@ impl Replies {
         self.slots.len()
     }
 
+    /// Bytes of replies, whole or in part, that the peer's socket has not taken yet.
+    #[must_use]
+    pub fn reply_bytes(&self) -> usize {
+        let waiting = self.slots.iter().filter_map(|slot| slot.waiting.as_ref());
+        self.unsent_bytes() + waiting.map(|waiting| waiting.bytes.len()).sum::<usize>()
+    }
+
     pub(super) fn is_full(&self) -> bool {
         let limits = &self.policy.limits;
         self.slots.len() >= limits.requests_outstanding_max
