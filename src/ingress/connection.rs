@@ -256,9 +256,12 @@ impl Connection {
         self.replies.unsent()
     }
 
-    /// The socket took the first `bytes` of the output; 0 tells that a write was tried.
+    /// The socket took the first `bytes` of the output; 0 tells that a write was tried and took nothing.
     pub fn output_written(&mut self, bytes: usize, now_ns: u64) {
         self.replies.mark_sent(bytes);
+        if bytes == 0 {
+            self.replies.judge_events();
+        }
         let is_left = self.replies.unsent_bytes() > 0;
         if bytes > 0 && !self.is_websocket() {
             // The pause until the next request starts when the reply is out.

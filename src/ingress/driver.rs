@@ -33,7 +33,8 @@ use crate::limits::SPIN_NS;
 use crate::messages::{BuilderReply, IngressMessage, QueryJob, QueryReply};
 use crate::primitives::ShardId;
 use crate::ring::{Consumer, Doorbell, Producer};
-use crate::rpc::ConnectionKey;
+use crate::rpc::limits::EVENT_PORTIONS_PER_TURN_MAX;
+use crate::rpc::{ConnectionKey, Progress};
 use crate::runtime::clock;
 use crate::runtime::slab::{Slab, TxHandle};
 use crate::runtime::socket::receive;
@@ -62,6 +63,8 @@ const SWEEP_MISSES_MAX: u8 = 8;
 /// Connections of one address, or of one IPv6 network of 64 bits, per shard. On full: `Reject`. One peer then cannot use up the places of
 /// all, and a proxy before the node has enough.
 const CONNECTIONS_PER_ADDRESS_MAX: usize = 1_024;
+/// Unsent bytes of a WebSocket at which a turn announces no more: half of what a subscriber may have unsent.
+const BEHIND_BYTES: usize = 512 << 10;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 const TOO_MANY_CONNECTIONS: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nRetry-After: 1\r\nContent-Type: text/plain\r\nContent-Length: 21\r\n\r\ntoo many connections\n";
 const TOO_MANY_OF_ADDRESS: &[u8] = b"HTTP/1.1 429 Too Many Requests\r\nConnection: close\r\nRetry-After: 1\r\nContent-Type: text/plain\r\nContent-Length: 39\r\n\r\ntoo many connections from this address\n";
@@ -423,14 +426,35 @@ impl Inner {
             self.core.check_connections(now_ns);
         }
         self.core.turn(now_ns);
-        let mut dirty = std::mem::take(&mut self.dirty);
-        self.core.take_dirty(&mut dirty);
-        for &key in &dirty {
-            self.flush(key, now_ns);
-        }
-        self.dirty = dirty;
+        self.flush_dirty(now_ns);
+        self.announce(now_ns);
         self.sweep(now_ns);
         self.core.submit();
+    }
+
+    /// News for subscribers in small portions, each followed by a write, so that only who does not read has much unsent.
+    fn announce(&mut self, now_ns: u64) {
+        for _ in 0..EVENT_PORTIONS_PER_TURN_MAX {
+            let progress = self.core.announce();
+            // The rest waits for the next turn when someone's socket is full.
+            if self.flush_dirty(now_ns) > BEHIND_BYTES || progress == Progress::Done {
+                return;
+            }
+        }
+    }
+
+    /// Writes every connection's new output. Answers the most that a subscriber has unsent.
+    fn flush_dirty(&mut self, now_ns: u64) -> usize {
+        let mut dirty = std::mem::take(&mut self.dirty);
+        self.core.take_dirty(&mut dirty);
+        let mut unsent_bytes_max = 0;
+        for &key in &dirty {
+            self.flush(key, now_ns);
+            let connection = self.core.connection(key).filter(|connection| connection.is_websocket());
+            unsent_bytes_max = unsent_bytes_max.max(connection.map_or(0, |connection| connection.output().len()));
+        }
+        self.dirty = dirty;
+        unsent_bytes_max
     }
 
     /// Writes a connection's output once and does what its phase asks for.
@@ -537,6 +561,7 @@ fn poll_turn(inner: &Rc<RefCell<Inner>>, doorbell: &Doorbell, cx: &mut Context<'
     }
     let now_ns = clock::monotonic_ns();
     if shard.closing_since_ns.is_none() && shard.core.shared().is_closed() {
+        shard.announce(now_ns);
         shard.core.stop(now_ns);
         shard.closing_since_ns = Some(now_ns);
     }

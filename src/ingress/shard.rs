@@ -23,7 +23,7 @@ use crossbeam::queue::ArrayQueue;
 
 use crate::config::HttpConfig;
 use crate::ingress::calls::{Call, CallId, CallKind, Calls};
-use crate::ingress::connection::{Connection, Content, Input, Limits, Policy};
+use crate::ingress::connection::{Connection, Content, Input, Limits, Phase, Policy};
 use crate::ingress::driver::{ShardSeat, ShardSettings};
 use crate::ingress::envelope::{Place, reply_error, reply_result};
 use crate::ingress::intake::{Intake, TURN_ITEMS_MAX};
@@ -316,13 +316,12 @@ impl ShardCore {
         }
     }
 
-    /// Answers of builder and query pool, time-outs of waiting calls, news for subscribers.
+    /// Answers of builder and query pool, time-outs of waiting calls, parked input. News for subscribers: [`ShardCore::announce`].
     pub fn turn(&mut self, now_ns: u64) {
         self.desk.take_freed();
         self.drain_builder(now_ns);
         self.drain_queries(now_ns);
         self.expire_waiting(now_ns);
-        self.announce();
         self.resume_parked(now_ns);
         self.desk.wake_builder();
     }
@@ -548,23 +547,25 @@ impl ShardCore {
         }
     }
 
-    fn announce(&mut self) {
+    /// Writes the next portion of news into the connections of subscribers; what is left is seen by `has_work` before the shard sleeps.
+    /// To be called until all is said, each time followed by one write of every dirty connection.
+    pub fn announce(&mut self) -> Progress {
         if self.subscriptions.is_empty() {
-            return;
+            return Progress::Done;
         }
         let Self { slots, dirty, desk, subscriptions, .. } = self;
         let heads = desk.shared.heads.load();
         let durable = desk.durable();
         let mut sink = |key: ConnectionKey, notification: &[u8]| {
             let Some(slot) = slot_of(slots, key) else { return };
-            if let Some(connection) = slot.connection.as_mut() {
+            // Nothing follows a close frame.
+            if let Some(connection) = slot.connection.as_mut().filter(|connection| connection.phase() == Phase::Open) {
                 // A subscriber that reads too slowly is closed by its own connection.
                 let _ = connection.replies().notify(|out| out.extend_from_slice(notification));
                 mark_dirty(slot, key.connection, dirty);
             }
         };
-        // What is left is seen by `has_work` before the shard sleeps.
-        let _: Progress = subscriptions.announce(&heads, durable, &mut sink);
+        subscriptions.announce(&heads, durable, &mut sink)
     }
 
     /// Carries out subscribe and unsubscribe calls.

@@ -76,6 +76,9 @@ pub struct Replies {
     spare: Option<Box<Waiting>>,
     pub(super) websocket: bool,
     pub(super) overflowed: bool,
+    /// Bytes of subscriptions' messages since the output was last empty, and of the largest among them.
+    event_bytes: usize,
+    event_bytes_largest: usize,
 }
 
 impl Replies {
@@ -90,6 +93,8 @@ impl Replies {
             spare: None,
             websocket: false,
             overflowed: false,
+            event_bytes: 0,
+            event_bytes_largest: 0,
         }
     }
 
@@ -126,14 +131,24 @@ impl Replies {
         self.complete(request, 0, |out| out.extend_from_slice(if healthy { b"true" } else { b"false" }))
     }
 
-    /// Sends a subscription's message. `false`: the client reads too slowly, and the connection is closed.
+    /// Sends a subscription's message. `false`: the connection is no WebSocket or is closed, because its client reads too slowly.
     pub fn notify(&mut self, write: impl FnOnce(&mut Vec<u8>)) -> bool {
         if !self.websocket || self.overflowed {
             return false;
         }
+        let start = self.output.len();
         websocket::write_text(&mut self.output, write);
-        self.overflowed = self.unsent_bytes() > self.policy.limits.send_queue_bytes_max;
-        !self.overflowed
+        let bytes = self.output.len() - start;
+        self.event_bytes += bytes;
+        self.event_bytes_largest = self.event_bytes_largest.max(bytes);
+        true
+    }
+
+    /// Judges a subscriber after its socket took nothing more: too slow with more unsent than the bound beside its largest message.
+    /// Replies that it asked for do not count.
+    pub(super) fn judge_events(&mut self) {
+        let unsent_bytes = self.unsent_bytes().min(self.event_bytes);
+        self.overflowed |= unsent_bytes > self.policy.limits.send_queue_bytes_max + self.event_bytes_largest;
     }
 
     /// Whether the connection was switched to WebSocket.
@@ -176,6 +191,7 @@ impl Replies {
         if self.sent_bytes == self.output.len() {
             self.output.clear();
             self.sent_bytes = 0;
+            (self.event_bytes, self.event_bytes_largest) = (0, 0);
             if self.output.capacity() > self.policy.limits.buffer_keep_bytes {
                 self.output = Vec::new();
             }
