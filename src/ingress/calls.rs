@@ -66,6 +66,12 @@ pub struct Call {
     pub kind: CallKind,
 }
 
+impl Call {
+    fn waits_for_receipt(&self) -> bool {
+        matches!(self.kind, CallKind::SubmitSync { .. })
+    }
+}
+
 struct Entry {
     generation: u32,
     call: Option<Call>,
@@ -76,6 +82,9 @@ struct Entry {
 pub struct Calls {
     entries: Vec<Entry>,
     free: Vec<u32>,
+    /// Per place of a connection: its calls that wait for a receipt. Who closes a connection takes them all.
+    waiting: Vec<Vec<ReplyToken>>,
+    waiting_count: usize,
 }
 
 impl Calls {
@@ -88,8 +97,16 @@ impl Calls {
         });
         let entry = &mut self.entries[index as usize];
         let ConnectionKey { connection, generation } = call.connection;
+        let token = ReplyToken { connection, generation, request: index, item: entry.generation };
+        if call.waits_for_receipt() {
+            if self.waiting.len() <= connection as usize {
+                self.waiting.resize_with(connection as usize + 1, Vec::new);
+            }
+            self.waiting[connection as usize].push(token);
+            self.waiting_count += 1;
+        }
         entry.call = Some(call);
-        ReplyToken { connection, generation, request: index, item: entry.generation }
+        token
     }
 
     /// The call of that name, unless it is over.
@@ -114,21 +131,35 @@ impl Calls {
         let call = entry.call.take()?;
         entry.generation = entry.generation.wrapping_add(1);
         self.free.push(token.request);
+        if call.waits_for_receipt() {
+            let waiting = &mut self.waiting[token.connection as usize];
+            waiting.retain(|other| *other != token);
+            if waiting.is_empty() {
+                *waiting = Vec::new();
+            }
+            self.waiting_count -= 1;
+        }
         Some(call)
     }
 
-    /// Names of the calls of one connection that wait for a receipt.
-    pub fn waiting_of(&self, key: ConnectionKey) -> impl Iterator<Item = ReplyToken> + '_ {
-        self.entries.iter().enumerate().filter_map(move |(index, entry)| {
-            let call = entry.call.as_ref().filter(|call| call.connection == key)?;
-            let token = ReplyToken {
-                connection: key.connection,
-                generation: key.generation,
-                // As in `insert`.
-                request: index as u32,
-                item: entry.generation,
-            };
-            matches!(call.kind, CallKind::SubmitSync { .. }).then_some(token)
+    /// Calls of one connection that wait for a receipt.
+    #[must_use]
+    pub fn waiting_of(&self, key: ConnectionKey) -> &[ReplyToken] {
+        self.waiting.get(key.connection as usize).map_or(&[], Vec::as_slice)
+    }
+
+    /// Calls of all connections that wait for a receipt.
+    #[must_use]
+    pub fn waiting_count(&self) -> usize {
+        self.waiting_count
+    }
+
+    /// Names of all calls.
+    pub fn tokens(&self) -> impl Iterator<Item = ReplyToken> + '_ {
+        self.entries.iter().enumerate().filter_map(|(index, entry)| {
+            let ConnectionKey { connection, generation } = entry.call.as_ref()?.connection;
+            // As in `insert`.
+            Some(ReplyToken { connection, generation, request: index as u32, item: entry.generation })
         })
     }
 
@@ -170,9 +201,15 @@ mod tests {
         let sync = || CallKind::SubmitSync { hash: B256::ZERO, timeout_ms: 1 };
         calls.insert(call(3, CallKind::Submit));
         let waiting = calls.insert(call(3, sync()));
-        calls.insert(call(4, sync()));
+        let other = calls.insert(call(4, sync()));
         let key = ConnectionKey { connection: 3, generation: 7 };
-        assert_eq!(calls.waiting_of(key).collect::<Vec<_>>(), [waiting]);
+        assert_eq!((calls.waiting_of(key), calls.waiting_count()), (&[waiting][..], 2));
+        assert_eq!(calls.tokens().count(), 3);
+        calls.take(waiting);
+        assert_eq!((calls.waiting_of(key), calls.waiting_count()), (&[][..], 1));
+        calls.take(other);
+        calls.take(other);
+        assert_eq!((calls.waiting_count(), calls.tokens().count()), (0, 1));
     }
 
     #[test]

@@ -118,6 +118,8 @@ pub struct Connection {
     closed: bool,
     /// Parsing waits for replies: the time-outs of receiving stand still.
     is_blocked: bool,
+    /// The rest of the input waits for a later turn: see [`Connection::park`].
+    is_parked: bool,
     had_request: bool,
     ping_sent: bool,
     /// When the first byte of the request being received came; `None` between requests.
@@ -150,6 +152,7 @@ impl Connection {
             stopped: false,
             closed: false,
             is_blocked: false,
+            is_parked: false,
             had_request: false,
             ping_sent: false,
             request_start_ns: None,
@@ -197,7 +200,7 @@ impl Connection {
     #[must_use]
     pub fn wants_read(&self) -> bool {
         match self.phase() {
-            Phase::Open => !self.must_wait(),
+            Phase::Open => !self.is_parked && !self.must_wait(),
             Phase::Lingering => true,
             Phase::Finishing | Phase::Closed => false,
         }
@@ -206,7 +209,45 @@ impl Connection {
     /// Whether bytes wait that [`Connection::next_request`] with empty input can go on with now.
     #[must_use]
     pub fn wants_resume(&self) -> bool {
-        self.is_blocked && !self.must_wait()
+        self.is_blocked && !self.is_parked && !self.must_wait()
+    }
+
+    /// Keeps what is left of the input for a later turn, because this one has enough to do. Answers whether something is left; then
+    /// nothing is read until [`Connection::unpark`], and the time-outs of receiving stand still.
+    pub fn park(&mut self, input: &mut Input<'_>) -> bool {
+        if self.stopped || self.closed {
+            input.taken = input.bytes.len();
+            return false;
+        }
+        self.keep(input);
+        self.is_parked = self.start < self.buffer.len();
+        self.is_blocked |= self.is_parked;
+        self.is_parked
+    }
+
+    /// Lets [`Connection::next_request`] go on, with empty input.
+    pub fn unpark(&mut self) {
+        self.is_parked = false;
+    }
+
+    /// Whether the request that is being received shall be given up, because all connections together hold too much.
+    #[must_use]
+    pub fn is_receiving(&self) -> bool {
+        !self.is_blocked && self.request_start_ns.is_some() && !self.buffer.is_empty()
+    }
+
+    /// Gives up the request that is being received: 503, or 1013 on a WebSocket. Earlier ones are still answered.
+    pub fn refuse_for_memory(&mut self) {
+        match self.mode {
+            Mode::Http(_) => self.refuse(Refusal::MemoryUsedUp),
+            Mode::WebSocket(_) => self.on_control(Err(CloseCode::TryAgainLater)),
+        }
+    }
+
+    /// Bytes of requests that are not complete or not taken yet.
+    #[must_use]
+    pub fn buffered_bytes(&self) -> usize {
+        self.buffer.len() - self.start
     }
 
     /// What is to be written, in one write.
@@ -215,9 +256,12 @@ impl Connection {
         self.replies.unsent()
     }
 
-    /// The socket took the first `bytes` of the output; 0 tells that a write was tried.
+    /// The socket took the first `bytes` of the output; 0 tells that a write was tried and took nothing.
     pub fn output_written(&mut self, bytes: usize, now_ns: u64) {
         self.replies.mark_sent(bytes);
+        if bytes == 0 {
+            self.replies.judge_events();
+        }
         let is_left = self.replies.unsent_bytes() > 0;
         if bytes > 0 && !self.is_websocket() {
             // The pause until the next request starts when the reply is out.
@@ -313,6 +357,7 @@ impl Connection {
     fn stop(&mut self) {
         self.stopped = true;
         self.is_blocked = false;
+        self.is_parked = false;
         self.request_start_ns = None;
         self.buffer = Vec::new();
         self.start = 0;

@@ -5,9 +5,11 @@
 //! watched socket interrupts the thread for every request while it recovers signatures.
 
 use std::cell::RefCell;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::future::Future;
 use std::io::ErrorKind;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -31,7 +33,8 @@ use crate::limits::SPIN_NS;
 use crate::messages::{BuilderReply, IngressMessage, QueryJob, QueryReply};
 use crate::primitives::ShardId;
 use crate::ring::{Consumer, Doorbell, Producer};
-use crate::rpc::ConnectionKey;
+use crate::rpc::limits::EVENT_PORTIONS_PER_TURN_MAX;
+use crate::rpc::{ConnectionKey, Progress};
 use crate::runtime::clock;
 use crate::runtime::slab::{Slab, TxHandle};
 use crate::runtime::socket::receive;
@@ -57,8 +60,14 @@ const CLOSE_NS_MAX: u64 = 500_000_000;
 const SWEEP_SKIPS_MAX: u8 = 4;
 /// Sweeps without input after which a connection is watched again.
 const SWEEP_MISSES_MAX: u8 = 8;
+/// Connections of one address, or of one IPv6 network of 64 bits, per shard. On full: `Reject`. One peer then cannot use up the places of
+/// all, and a proxy before the node has enough.
+const CONNECTIONS_PER_ADDRESS_MAX: usize = 1_024;
+/// Unsent bytes of a WebSocket at which a turn announces no more: half of what a subscriber may have unsent.
+const BEHIND_BYTES: usize = 512 << 10;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 const TOO_MANY_CONNECTIONS: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nRetry-After: 1\r\nContent-Type: text/plain\r\nContent-Length: 21\r\n\r\ntoo many connections\n";
+const TOO_MANY_OF_ADDRESS: &[u8] = b"HTTP/1.1 429 Too Many Requests\r\nConnection: close\r\nRetry-After: 1\r\nContent-Type: text/plain\r\nContent-Length: 39\r\n\r\ntoo many connections from this address\n";
 
 /// What a shard knows of the process from the start.
 #[derive(Clone, Debug)]
@@ -147,6 +156,8 @@ fn make_executor(settings: &ShardSettings) -> Result<LocalExecutor, String> {
 struct Socket {
     key: ConnectionKey,
     stream: TcpStream,
+    /// `None`: the peer was gone before it could be asked.
+    network: Option<IpAddr>,
     /// Of the connection's task, once it has run.
     waker: Option<Waker>,
     /// The task does not watch for input: replies must leave first.
@@ -186,6 +197,8 @@ struct Inner {
     turn_waker: Option<Waker>,
     is_turn_due: bool,
     timer: Option<(u64, Timer)>,
+    /// Connections by network of the peer.
+    networks: HashMap<IpAddr, usize, foldhash::fast::RandomState>,
     next_check_ns: u64,
     closing_since_ns: Option<u64>,
 }
@@ -214,6 +227,7 @@ async fn serve(seat: ShardSeat) -> Result<(), String> {
         turn_waker: None,
         is_turn_due: false,
         timer: None,
+        networks: HashMap::default(),
         next_check_ns: 0,
         closing_since_ns: None,
     }));
@@ -263,11 +277,21 @@ impl Inner {
         let connection_count = &self.core.shared().connection_count;
         // ORDERING: Relaxed; the count alone matters.
         let count = connection_count.fetch_add(1, Ordering::Relaxed);
-        if count >= self.core.settings().http.connections_max as u64 {
+        let network = stream.peer_addr().ok().map(|peer| network_of(peer.ip()));
+        let of_network = network.and_then(|network| self.networks.get(&network)).copied().unwrap_or(0);
+        let refusal = if count >= self.core.settings().http.connections_max as u64 {
+            Some(TOO_MANY_CONNECTIONS)
+        } else {
+            (of_network >= CONNECTIONS_PER_ADDRESS_MAX).then_some(TOO_MANY_OF_ADDRESS)
+        };
+        if let Some(text) = refusal {
             connection_count.fetch_sub(1, Ordering::Relaxed);
             // Best effort: the kernel takes so few bytes at once, and nobody waits for them.
-            let _ = Pin::new(&mut stream).poll_write(&mut Context::from_waker(Waker::noop()), TOO_MANY_CONNECTIONS);
+            let _ = Pin::new(&mut stream).poll_write(&mut Context::from_waker(Waker::noop()), text);
             return None;
+        }
+        if let Some(network) = network {
+            self.networks.insert(network, of_network + 1);
         }
         // Without it a reply waits for the acknowledgement of the one before; a socket that refuses works all the same.
         let _ = stream.set_nodelay(true);
@@ -279,6 +303,7 @@ impl Inner {
         self.sockets[index] = Some(Socket {
             key,
             stream,
+            network,
             waker: None,
             is_paused: false,
             is_shut: false,
@@ -355,7 +380,12 @@ impl Inner {
             };
             has_input |= received == Received::Something;
             match received {
-                Received::Something | Received::Nothing | Received::TurnFull => index += 1,
+                Received::Something | Received::Nothing => index += 1,
+                Received::TurnFull => {
+                    // Those that were not looked at come first next time.
+                    self.hot.rotate_left(index);
+                    return has_input;
+                }
                 Received::Paused | Received::Lost => {
                     self.hot.swap_remove(index);
                     if let Some(socket) = socket_of(&mut self.sockets, key) {
@@ -396,14 +426,35 @@ impl Inner {
             self.core.check_connections(now_ns);
         }
         self.core.turn(now_ns);
-        let mut dirty = std::mem::take(&mut self.dirty);
-        self.core.take_dirty(&mut dirty);
-        for &key in &dirty {
-            self.flush(key, now_ns);
-        }
-        self.dirty = dirty;
+        self.flush_dirty(now_ns);
+        self.announce(now_ns);
         self.sweep(now_ns);
         self.core.submit();
+    }
+
+    /// News for subscribers in small portions, each followed by a write, so that only who does not read has much unsent.
+    fn announce(&mut self, now_ns: u64) {
+        for _ in 0..EVENT_PORTIONS_PER_TURN_MAX {
+            let progress = self.core.announce();
+            // The rest waits for the next turn when someone's socket is full.
+            if self.flush_dirty(now_ns) > BEHIND_BYTES || progress == Progress::Done {
+                return;
+            }
+        }
+    }
+
+    /// Writes every connection's new output. Answers the most that a subscriber has unsent.
+    fn flush_dirty(&mut self, now_ns: u64) -> usize {
+        let mut dirty = std::mem::take(&mut self.dirty);
+        self.core.take_dirty(&mut dirty);
+        let mut unsent_bytes_max = 0;
+        for &key in &dirty {
+            self.flush(key, now_ns);
+            let connection = self.core.connection(key).filter(|connection| connection.is_websocket());
+            unsent_bytes_max = unsent_bytes_max.max(connection.map_or(0, |connection| connection.output().len()));
+        }
+        self.dirty = dirty;
+        unsent_bytes_max
     }
 
     /// Writes a connection's output once and does what its phase asks for.
@@ -430,6 +481,7 @@ impl Inner {
         if connection.wants_resume() {
             core.input(key, &mut [], now_ns);
         }
+        core.start_queries(key, now_ns);
         let Some(connection) = core.connection(key) else { return };
         match connection.phase() {
             Phase::Closed => return self.remove(key),
@@ -454,8 +506,16 @@ impl Inner {
         if place.as_ref().is_none_or(|socket| socket.key != key) {
             return;
         }
-        if let Some(Socket { waker: Some(waker), .. }) = place.take() {
-            waker.wake();
+        if let Some(Socket { waker, network, .. }) = place.take() {
+            if let Some(waker) = waker {
+                waker.wake();
+            }
+            if let Some(Entry::Occupied(mut count)) = network.map(|network| self.networks.entry(network)) {
+                *count.get_mut() -= 1;
+                if *count.get() == 0 {
+                    count.remove();
+                }
+            }
         }
         self.core.shared().connection_count.fetch_sub(1, Ordering::Relaxed);
     }
@@ -501,7 +561,8 @@ fn poll_turn(inner: &Rc<RefCell<Inner>>, doorbell: &Doorbell, cx: &mut Context<'
     }
     let now_ns = clock::monotonic_ns();
     if shard.closing_since_ns.is_none() && shard.core.shared().is_closed() {
-        shard.core.drain();
+        shard.announce(now_ns);
+        shard.core.stop(now_ns);
         shard.closing_since_ns = Some(now_ns);
     }
     shard.turn(now_ns);
@@ -521,6 +582,14 @@ fn poll_turn(inner: &Rc<RefCell<Inner>>, doorbell: &Doorbell, cx: &mut Context<'
         shard.watch_hot();
     }
     Poll::Pending
+}
+
+/// What connections are counted by: an address, or the network that one IPv6 subscriber has.
+fn network_of(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V4(address) => IpAddr::V4(address),
+        IpAddr::V6(address) => IpAddr::V6((address.to_bits() >> 64 << 64).into()),
+    }
 }
 
 fn socket_of(sockets: &mut [Option<Socket>], key: ConnectionKey) -> Option<&mut Socket> {

@@ -22,15 +22,23 @@ pub fn reply_result(replies: &mut Replies, place: Place, id: Id<'_>, write: impl
         out.push(b'}');
     });
     if completion == Completion::TooLarge {
-        reply_error(replies, place, Id::Sent(id), &RpcError::limit("batch response too large"));
+        reply_too_large(replies, place, id);
     }
 }
 
 /// Answers with an error. A notification is completed without an answer.
 pub fn reply_error(replies: &mut Replies, place: Place, id: Id<'_>, error: &RpcError) {
     let Id::Sent(id) = id else { return complete_notification(replies, place) };
-    // A stale place has nobody to tell; a short error always fits.
-    let _ = replies.complete_error(place.request, place.item, |out| write_error(id, error, out));
+    // The data of a revert may be megabytes, so an error has the bound of any reply.
+    if replies.complete(place.request, place.item, |out| write_error(id, error, out)) == Completion::TooLarge {
+        reply_too_large(replies, place, id);
+    }
+}
+
+fn reply_too_large(replies: &mut Replies, place: Place, id: &[u8]) {
+    let error = RpcError::limit("batch response too large");
+    // A stale place has nobody to tell; this always fits.
+    let _ = replies.complete_short(place.request, place.item, |out| write_error(id, &error, out));
 }
 
 /// Appends a whole error response.

@@ -5,6 +5,7 @@ pub mod connection;
 pub mod calls;
 pub mod envelope;
 pub mod intake;
+pub mod queries;
 pub mod shard;
 
 pub mod driver;

@@ -11,32 +11,39 @@
 //! shard is counted, so that their reply rings never overflow; a reply never reaches the next connection of a slot.
 //! Absent on purpose: the EVM, files, blocking, logs.
 
+mod desk;
+
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{Ordering, fence};
 
 use crossbeam::channel::Sender;
 use crossbeam::queue::ArrayQueue;
 
-use crate::codec::json_rpc::{self, Body, FastSend, Id, Request};
 use crate::config::HttpConfig;
 use crate::ingress::calls::{Call, CallId, CallKind, Calls};
-use crate::ingress::connection::{Connection, Content, Input, Limits, Policy, Probe, Replies};
+use crate::ingress::connection::{Connection, Content, Input, Limits, Phase, Policy};
 use crate::ingress::driver::{ShardSeat, ShardSettings};
-use crate::ingress::envelope::{Place, reply_error, reply_result, write_error};
-use crate::ingress::intake::Intake;
-use crate::limits::{IN_FLIGHT_PER_SHARD_MAX, QUERIES_PER_SHARD_MAX};
-use crate::mempool::Conditions;
-use crate::messages::{BuilderRead, BuilderReply, IngressMessage, QueryJob, QueryReply, Submit, SubmitWait};
+use crate::ingress::envelope::{Place, reply_error, reply_result};
+use crate::ingress::intake::{Intake, TURN_ITEMS_MAX};
+use crate::ingress::queries::{Queries, Query, REPLY_BYTES_MAX};
+use crate::messages::{BuilderReply, IngressMessage, QueryJob, QueryReply, Submit, SubmitWait};
 use crate::primitives::{ReplyToken, Sequence, ShardId};
 use crate::ring::{Consumer, Producer};
-use crate::rpc::{self, ConnectionKey, Method, Plan, Progress, Rendered, RpcError, SubmitRequest, Subscriptions, View};
+use crate::rpc::{self, ConnectionKey, Progress, Rendered, RpcError, Subscriptions};
 use crate::runtime::slab::{Slab, TxHandle};
 use crate::topology::Shared;
 
 /// Builder replies taken in one turn: about 2 ms of rendering.
 const REPLIES_PER_TURN_MAX: usize = 8_192;
+/// Signatures of one connection that a turn takes before the others have their turn.
+const CONNECTION_ITEMS_MAX: usize = 64;
+/// Signatures of a turn that come from parked connections; the rest is for those that are read.
+const PARKED_ITEMS_MAX: usize = TURN_ITEMS_MAX / 2;
+/// Bytes of requests received in part, of all connections. On full: `Reject`, the request that grows is answered with 503. Fifty of the
+/// largest bodies.
+const BUFFERED_BYTES_MAX: usize = 256 << 20;
 /// Deadlines of finished calls that are kept before the list is cleaned.
 const STALE_DEADLINES_MAX: usize = 1_024;
 
@@ -45,6 +52,8 @@ struct Slot {
     generation: u32,
     is_dirty: bool,
     connection: Option<Connection>,
+    /// Part of `ShardCore::buffered_bytes`.
+    buffered_bytes: usize,
 }
 
 /// One ingress shard.
@@ -55,6 +64,11 @@ pub struct ShardCore {
     dirty: Vec<u32>,
     policy: Arc<Policy>,
     desk: Desk,
+    /// Connections with input that waits for a later turn, the next one first.
+    parked: VecDeque<ConnectionKey>,
+    /// What all connections hold of requests that are not complete.
+    buffered_bytes: usize,
+    buffered_bytes_max: usize,
     /// Builder replies that wait for durability, in order.
     held: VecDeque<BuilderReply>,
     held_queries: Vec<QueryReply>,
@@ -74,6 +88,7 @@ struct Desk {
     shared: Arc<Shared>,
     intake: Intake,
     calls: Calls,
+    queries: Queries,
     /// Calls that the builder core may still answer: those of `calls`, and the withdrawn ones.
     in_flight_count: usize,
     /// Calls withdrawn by `ForgetSync`, whose answers may be under way.
@@ -82,7 +97,6 @@ struct Desk {
     chunk_count: usize,
     /// Deadlines of waiting `eth_sendRawTransactionSync` calls, earliest first.
     deadlines: BinaryHeap<Reverse<(u64, ReplyKey)>>,
-    sync_count: usize,
     must_wake_builder: bool,
     /// A result being rendered.
     result: Vec<u8>,
@@ -144,12 +158,12 @@ impl ShardCore {
             from_query,
             shared,
             calls: Calls::default(),
+            queries: Queries::default(),
             in_flight_count: 0,
             withdrawn_count: 0,
             query_count: 0,
             chunk_count: 0,
             deadlines: BinaryHeap::new(),
-            sync_count: 0,
             must_wake_builder: false,
             result: Vec::new(),
             registrations: Vec::new(),
@@ -160,6 +174,9 @@ impl ShardCore {
             dirty: Vec::new(),
             policy,
             desk,
+            parked: VecDeque::new(),
+            buffered_bytes: 0,
+            buffered_bytes_max: BUFFERED_BYTES_MAX,
             held: VecDeque::new(),
             held_queries: Vec::new(),
             subscriptions: Subscriptions::new(id),
@@ -186,7 +203,7 @@ impl ShardCore {
                 index
             }
             None => {
-                self.slots.push(Slot { generation: 0, is_dirty: false, connection });
+                self.slots.push(Slot { generation: 0, is_dirty: false, connection, buffered_bytes: 0 });
                 // Bounded by the connections of the process, which fit 32 bits.
                 (self.slots.len() - 1) as u32
             }
@@ -198,13 +215,13 @@ impl ShardCore {
     pub fn close(&mut self, key: ConnectionKey) {
         let Some(slot) = slot_of(&mut self.slots, key) else { return };
         slot.connection = None;
+        self.buffered_bytes -= std::mem::take(&mut slot.buffered_bytes);
         slot.generation = slot.generation.wrapping_add(1);
         self.free_slots.push(key.connection);
         self.subscriptions.remove_connection(key);
         self.note_listening();
-        if self.desk.sync_count > 0 {
-            self.desk.withdraw_all(key);
-        }
+        self.desk.queries.close(key);
+        self.desk.withdraw_all(key);
     }
 
     #[must_use]
@@ -223,19 +240,64 @@ impl ShardCore {
     }
 
     /// Takes bytes that the connection received; none: goes on with what waited for replies.
+    ///
+    /// When the turn has enough signatures to recover, or this connection gave its share, the rest is parked for the next turn.
     pub fn input(&mut self, key: ConnectionKey, bytes: &mut [u8], now_ns: u64) {
         let Some(slot) = slot_of(&mut self.slots, key) else { return };
         let Some(connection) = slot.connection.as_mut() else { return };
         let mut input = if bytes.is_empty() { Input::empty() } else { Input::new(bytes) };
-        while let Some((request, replies)) = connection.next_request(&mut input, now_ns) {
+        let share_end = self.desk.intake.item_count() + CONNECTION_ITEMS_MAX;
+        loop {
+            if self.desk.intake.item_count() >= share_end.min(TURN_ITEMS_MAX) {
+                if connection.park(&mut input) {
+                    self.parked.push_back(key);
+                }
+                break;
+            }
+            let Some((request, replies)) = connection.next_request(&mut input, now_ns) else { break };
             let origin = Origin { connection: key, is_websocket: replies.is_websocket() };
             match request.content {
                 Content::Probe(probe) => self.desk.answer_probe(request.number, probe, replies),
                 Content::Body(body) => self.desk.on_body(origin, request.number, body, replies, now_ns),
             }
         }
+        let is_over = self.buffered_bytes + connection.buffered_bytes() > self.buffered_bytes_max + slot.buffered_bytes;
+        if is_over && connection.is_receiving() {
+            connection.refuse_for_memory();
+        }
+        self.buffered_bytes = self.buffered_bytes - slot.buffered_bytes + connection.buffered_bytes();
+        slot.buffered_bytes = connection.buffered_bytes();
         mark_dirty(slot, key.connection, &mut self.dirty);
         self.register();
+        self.start_queries(key, now_ns);
+    }
+
+    /// Goes on with parked connections, a share of each after the other, up to half of what a turn recovers.
+    fn resume_parked(&mut self, now_ns: u64) {
+        // Ends: whoever is parked again has added its share.
+        while self.desk.intake.item_count() < PARKED_ITEMS_MAX
+            && let Some(key) = self.parked.pop_front()
+        {
+            if let Some(connection) = self.connection(key) {
+                connection.unpark();
+                self.input(key, &mut [], now_ns);
+            }
+        }
+    }
+
+    /// Sends the connection's next heavy reads to the query pool, as long as it takes their results.
+    pub fn start_queries(&mut self, key: ConnectionKey, now_ns: u64) {
+        while self.desk.queries.is_ready(key) {
+            let Some(connection) = self.connection(key) else { return };
+            if connection.replies().reply_bytes() > REPLY_BYTES_MAX {
+                return;
+            }
+            let Some(query) = self.desk.queries.start(key) else { return };
+            if let Err(refused) = self.desk.ask_query(query, now_ns) {
+                self.desk.queries.end(key);
+                finish(&mut self.slots, &mut self.dirty, &refused.0, Err(&refused.1));
+            }
+        }
     }
 
     /// Puts a connection on the list of those to look after.
@@ -254,13 +316,13 @@ impl ShardCore {
         }
     }
 
-    /// Answers of builder and query pool, time-outs of waiting calls, news for subscribers.
+    /// Answers of builder and query pool, time-outs of waiting calls, parked input. News for subscribers: [`ShardCore::announce`].
     pub fn turn(&mut self, now_ns: u64) {
         self.desk.take_freed();
         self.drain_builder(now_ns);
-        self.drain_queries();
+        self.drain_queries(now_ns);
         self.expire_waiting(now_ns);
-        self.announce();
+        self.resume_parked(now_ns);
         self.desk.wake_builder();
     }
 
@@ -270,7 +332,7 @@ impl ShardCore {
             return;
         }
         let Self { slots, dirty, desk, .. } = self;
-        let Desk { intake, to_builder, slab, calls, in_flight_count, chunk_count, sync_count, .. } = desk;
+        let Desk { intake, to_builder, slab, calls, in_flight_count, chunk_count, .. } = desk;
         intake.recover(|outcome| {
             let (token, handle, error) = match outcome {
                 Ok(mut submit) => {
@@ -292,12 +354,11 @@ impl ShardCore {
             *chunk_count -= 1;
             if let Some(call) = calls.take(token) {
                 *in_flight_count -= 1;
-                *sync_count -= usize::from(matches!(call.kind, CallKind::SubmitSync { .. }));
                 finish(slots, dirty, &call, Err(&error));
             }
         });
-        desk.must_wake_builder = true;
-        desk.wake_builder();
+        desk.must_wake_builder = false;
+        desk.to_builder.wake();
     }
 
     /// Whether the builder, the query pool or the chain has something for this shard: called before it sleeps.
@@ -313,6 +374,7 @@ impl ShardCore {
             || !desk.from_query.is_empty()
             || !desk.intake.is_empty()
             || !self.dirty.is_empty()
+            || !self.parked.is_empty()
             || is_released()
             || (!self.subscriptions.is_empty()
                 && self.subscriptions.has_news(&desk.shared.heads.load(), desk.durable()))
@@ -348,11 +410,23 @@ impl ShardCore {
         }
     }
 
-    /// Ends every connection in order: the process stops.
-    pub fn drain(&mut self) {
+    /// Ends everything in order because the process stops: the last answers of the builder core and the query pool, an error for whoever
+    /// still waits, then the connections. The builder core has ended, so nothing follows.
+    pub fn stop(&mut self, now_ns: u64) {
+        while !self.desk.from_builder.is_empty() {
+            self.drain_builder(now_ns);
+        }
+        self.drain_queries(now_ns);
+        let error = RpcError::server("the node is stopping");
+        let tokens: Vec<ReplyToken> = self.desk.calls.tokens().collect();
+        let calls = tokens.into_iter().filter_map(|token| self.desk.calls.take(token));
+        for call in calls.chain(self.desk.queries.take_waiting()) {
+            finish(&mut self.slots, &mut self.dirty, &call, Err(&error));
+        }
         for (index, slot) in self.slots.iter_mut().enumerate() {
             let Some(connection) = slot.connection.as_mut() else { continue };
             connection.drain();
+            // As in `open`.
             mark_dirty(slot, index as u32, &mut self.dirty);
         }
     }
@@ -385,7 +459,6 @@ impl ShardCore {
         let token = token_of(&reply);
         let Some(call) = self.desk.calls.take(token) else { return };
         self.desk.in_flight_count -= 1;
-        self.desk.sync_count -= usize::from(matches!(call.kind, CallKind::SubmitSync { .. }));
         let Self { slots, dirty, desk, .. } = self;
         let error = match reply {
             BuilderReply::Admitted { hash, .. } => {
@@ -416,8 +489,10 @@ impl ShardCore {
                         let Call { connection, place, id, kind } = call;
                         let CallKind::Read { method, params } = kind else { return };
                         let call = Call { connection, place, id, kind: CallKind::Query };
-                        let Err(refused) = desk.ask_query(call, method, params, now_ns) else { return };
-                        return finish(slots, dirty, &refused.0, Err(&refused.1));
+                        return match desk.queries.push(Query { call, method, params }) {
+                            Ok(()) => self.start_queries(connection, now_ns),
+                            Err(refused) => finish(slots, dirty, &refused.0, Err(&refused.1)),
+                        };
                     }
                     Err(error) => error,
                 }
@@ -426,26 +501,28 @@ impl ShardCore {
         finish(slots, dirty, &call, Err(&error));
     }
 
-    fn drain_queries(&mut self) {
+    fn drain_queries(&mut self, now_ns: u64) {
         let durable = self.desk.durable();
         let mut index = 0;
         while index < self.held_queries.len() {
             if self.held_queries[index].gate <= durable {
                 let reply = self.held_queries.swap_remove(index);
-                self.on_query_reply(&reply);
+                self.on_query_reply(&reply, now_ns);
             } else {
                 index += 1;
             }
         }
         while let Some(reply) = self.desk.from_query.pop() {
             self.desk.query_count -= 1;
-            if reply.gate > durable { self.held_queries.push(reply) } else { self.on_query_reply(&reply) }
+            if reply.gate > durable { self.held_queries.push(reply) } else { self.on_query_reply(&reply, now_ns) }
         }
     }
 
-    fn on_query_reply(&mut self, reply: &QueryReply) {
+    fn on_query_reply(&mut self, reply: &QueryReply, now_ns: u64) {
         if let Some(call) = self.desk.calls.take(reply.token) {
             finish(&mut self.slots, &mut self.dirty, &call, reply.outcome.as_deref());
+            self.desk.queries.end(call.connection);
+            self.start_queries(call.connection, now_ns);
         }
     }
 
@@ -464,29 +541,31 @@ impl ShardCore {
             }
         }
         let desk = &mut self.desk;
-        if desk.deadlines.len() > 2 * desk.sync_count + STALE_DEADLINES_MAX {
+        if desk.deadlines.len() > 2 * desk.calls.waiting_count() + STALE_DEADLINES_MAX {
             let calls = &desk.calls;
             desk.deadlines.retain(|Reverse((_, key))| calls.get(token_of_key(*key)).is_some());
         }
     }
 
-    fn announce(&mut self) {
+    /// Writes the next portion of news into the connections of subscribers; what is left is seen by `has_work` before the shard sleeps.
+    /// To be called until all is said, each time followed by one write of every dirty connection.
+    pub fn announce(&mut self) -> Progress {
         if self.subscriptions.is_empty() {
-            return;
+            return Progress::Done;
         }
         let Self { slots, dirty, desk, subscriptions, .. } = self;
         let heads = desk.shared.heads.load();
         let durable = desk.durable();
         let mut sink = |key: ConnectionKey, notification: &[u8]| {
             let Some(slot) = slot_of(slots, key) else { return };
-            if let Some(connection) = slot.connection.as_mut() {
+            // Nothing follows a close frame.
+            if let Some(connection) = slot.connection.as_mut().filter(|connection| connection.phase() == Phase::Open) {
                 // A subscriber that reads too slowly is closed by its own connection.
                 let _ = connection.replies().notify(|out| out.extend_from_slice(notification));
                 mark_dirty(slot, key.connection, dirty);
             }
         };
-        // What is left is seen by `has_work` before the shard sleeps.
-        let _: Progress = subscriptions.announce(&heads, durable, &mut sink);
+        subscriptions.announce(&heads, durable, &mut sink)
     }
 
     /// Carries out subscribe and unsubscribe calls.
@@ -522,239 +601,12 @@ impl ShardCore {
     /// Tells the builder core whether this shard wants to hear of news.
     fn note_listening(&mut self) {
         let wants = !self.subscriptions.is_empty();
-        // ORDERING: Relaxed; the builder core may see it a turn later, and the shard looks at the heads itself before it sleeps.
-        self.desk.shared.wants_events[usize::from(self.desk.id.0)].store(wants, Ordering::Relaxed);
-    }
-}
-
-impl Desk {
-    fn durable(&self) -> Sequence {
-        // ORDERING: Acquire pairs with the Release of the journal's owner: everything below the sequence is visible.
-        Sequence(self.shared.durable_seq.load(Ordering::Acquire))
-    }
-
-    fn answer_probe(&self, number: u32, probe: Probe, replies: &mut Replies) {
-        let is_healthy = match probe {
-            Probe::Live => true,
-            Probe::Ready | Probe::Healthy => !self.shared.is_stopping(),
-        };
-        // A stale probe has nobody to tell.
-        let _ = replies.complete_probe(number, is_healthy);
-    }
-
-    fn on_body(&mut self, origin: Origin, number: u32, body: &[u8], replies: &mut Replies, now_ns: u64) {
-        let place = Place { request: number, item: 0 };
-        if let Some(send) = json_rpc::send_raw_transaction(body) {
-            return self.send_raw(origin, place, send, replies, now_ns);
-        }
-        match json_rpc::parse(body, self.settings.http.batch_items_max) {
-            Ok(Body::Single(request)) => self.on_call(origin, place, &request, replies, now_ns),
-            Ok(Body::Batch(batch)) => {
-                let mut item_count = 0;
-                for item in batch {
-                    if let Err(error) = item
-                        && error.kind.is_fatal()
-                    {
-                        return refuse_request(replies, place, &error);
-                    }
-                    item_count += 1;
-                }
-                replies.begin_batch(number, item_count);
-                for (index, item) in batch.enumerate() {
-                    // Below `batch_items_max`.
-                    let place = Place { request: number, item: index as u32 };
-                    match item {
-                        Ok(request) => self.on_call(origin, place, &request, replies, now_ns),
-                        Err(error) => refuse_request(replies, place, &error),
-                    }
-                }
-            }
-            Err(error) => refuse_request(replies, place, &error),
-        }
-    }
-
-    fn send_raw(&mut self, origin: Origin, place: Place, send: FastSend<'_>, replies: &mut Replies, now_ns: u64) {
-        if let Err(error) =
-            self.take_transaction(origin, place, send.id, send.hex, SubmitWait::Admission, 0, None, now_ns)
-        {
-            reply_error(replies, place, send.id, &error);
-        }
-    }
-
-    fn on_call(&mut self, origin: Origin, place: Place, request: &Request<'_>, replies: &mut Replies, now_ns: u64) {
-        if let Some(send) = request.as_send_raw_transaction() {
-            return self.send_raw(origin, place, send, replies, now_ns);
-        }
-        let id = request.id;
-        let name = request.method_name();
-        let Some(method) = Method::from_name(&name) else {
-            return reply_error(replies, place, id, &RpcError::method_not_found(&name));
-        };
-        self.result.clear();
-        let planned = {
-            let heads = self.shared.heads.load();
-            let view = View { heads: &heads, durable: self.durable(), settings: &self.settings.rpc };
-            rpc::plan(method, request.params, &view, &mut self.result)
-        };
-        let outcome = match planned {
-            Ok(Plan::Reply) => return reply_result(replies, place, id, |out| out.extend_from_slice(&self.result)),
-            Ok(Plan::Builder(read)) => self.ask_builder(origin, place, id, method, request.params, read),
-            Ok(Plan::Query) => {
-                let call = Call { connection: origin.connection, place, id: CallId::new(id), kind: CallKind::Query };
-                self.ask_query(call, method, request.params.to_vec(), now_ns).map_err(|refused| refused.1)
-            }
-            Ok(Plan::Submit(SubmitRequest { raw_hex, wait, timeout_ms, conditions })) => {
-                let hex = raw_hex.as_bytes();
-                self.take_transaction(origin, place, id, hex, wait, timeout_ms, conditions, now_ns)
-            }
-            Ok(Plan::Subscribe(_) | Plan::Unsubscribe(_)) if !origin.is_websocket => {
-                Err(RpcError::new(rpc::error::code::METHOD_NOT_FOUND, "notifications not supported: use a WebSocket"))
-            }
-            Ok(Plan::Subscribe(kind)) => {
-                self.add_registration(origin, place, id, Subscribing::Add(kind));
-                Ok(())
-            }
-            Ok(Plan::Unsubscribe(subscription)) => {
-                self.add_registration(origin, place, id, Subscribing::Remove(subscription));
-                Ok(())
-            }
-            Err(error) => Err(error),
-        };
-        if let Err(error) = outcome {
-            reply_error(replies, place, id, &error);
-        }
-    }
-
-    fn add_registration(&mut self, origin: Origin, place: Place, id: Id<'_>, what: Subscribing) {
-        self.registrations.push(Registration { connection: origin.connection, place, id: CallId::new(id), what });
-    }
-
-    /// Decodes a transaction and queues it for recovery.
-    fn take_transaction(
-        &mut self,
-        origin: Origin,
-        place: Place,
-        id: Id<'_>,
-        hex: &[u8],
-        wait: SubmitWait,
-        timeout_ms: u64,
-        conditions: Option<Conditions>,
-        now_ns: u64,
-    ) -> Result<(), RpcError> {
-        self.reserve_in_flight()?;
-        if self.chunk_count >= self.settings.chunks_max {
-            self.take_freed();
-            if self.chunk_count >= self.settings.chunks_max {
-                return Err(RpcError::limit("too many transactions are held: try again"));
-            }
-        }
-        let prepared = self.intake.prepare(hex, &mut self.slab)?;
-        self.chunk_count += 1;
-        self.in_flight_count += 1;
-        let kind = match wait {
-            SubmitWait::Admission => CallKind::Submit,
-            SubmitWait::Preconfirmation => CallKind::SubmitSync { hash: prepared.hash, timeout_ms },
-        };
-        let token = self.calls.insert(Call { connection: origin.connection, place, id: CallId::new(id), kind });
-        if wait == SubmitWait::Preconfirmation {
-            self.sync_count += 1;
-            self.deadlines.push(Reverse((now_ns + timeout_ms * 1_000_000, key_of(token))));
-        }
-        self.intake.push(token, wait, prepared, conditions);
-        Ok(())
-    }
-
-    fn ask_builder(
-        &mut self,
-        origin: Origin,
-        place: Place,
-        id: Id<'_>,
-        method: Method,
-        params: &[u8],
-        read: BuilderRead,
-    ) -> Result<(), RpcError> {
-        self.reserve_in_flight()?;
-        let kind = CallKind::Read { method, params: params.to_vec() };
-        let token = self.calls.insert(Call { connection: origin.connection, place, id: CallId::new(id), kind });
-        if self.to_builder.push(IngressMessage::Read { token, read }).is_err() {
-            self.calls.take(token);
-            return Err(RpcError::limit("the builder is busy: try again"));
-        }
-        self.in_flight_count += 1;
-        self.must_wake_builder = true;
-        Ok(())
-    }
-
-    fn reserve_in_flight(&self) -> Result<(), RpcError> {
-        if self.in_flight_count >= IN_FLIGHT_PER_SHARD_MAX {
-            return Err(RpcError::limit(format!(
-                "too many requests are being answered: {}, limit {IN_FLIGHT_PER_SHARD_MAX}",
-                self.in_flight_count
-            )));
-        }
-        Ok(())
-    }
-
-    fn ask_query(
-        &mut self,
-        call: Call,
-        method: Method,
-        params: Vec<u8>,
-        now_ns: u64,
-    ) -> Result<(), Box<(Call, RpcError)>> {
-        if self.query_count >= QUERIES_PER_SHARD_MAX {
-            let text = format!("too many heavy reads wait: {}, limit {QUERIES_PER_SHARD_MAX}", self.query_count);
-            return Err(Box::new((call, RpcError::limit(text))));
-        }
-        let token = self.calls.insert(call);
-        let deadline_ns = now_ns + self.settings.query_timeout_ns;
-        if self.to_query.try_send(QueryJob { shard: self.id, token, method, params, deadline_ns }).is_ok() {
-            self.query_count += 1;
-            return Ok(());
-        }
-        match self.calls.take(token) {
-            Some(call) => Err(Box::new((call, RpcError::limit("too many heavy reads wait: try again")))),
-            // It was put there above.
-            None => Ok(()),
-        }
-    }
-
-    /// Ends a call that waits for a receipt and tells the builder core so.
-    ///
-    /// The builder core may have answered already, so the answer's slot in the ring stays reserved until `drain_builder` finds both that
-    /// the ring to the builder core was empty (so it has handled the withdrawal) and that no answer is left.
-    fn withdraw(&mut self, token: ReplyToken) -> Option<Call> {
-        let call = self.calls.take(token)?;
-        if let CallKind::SubmitSync { hash, .. } = call.kind {
-            self.sync_count -= 1;
-            self.withdrawn_count += 1;
-            // The ring has a slot for the withdrawal of everything in flight. Without it the answer comes, and finds no call.
-            let pushed = self.to_builder.push(IngressMessage::ForgetSync { token, hash });
-            debug_assert!(pushed.is_ok());
-            self.must_wake_builder = true;
-        }
-        Some(call)
-    }
-
-    fn withdraw_all(&mut self, key: ConnectionKey) {
-        let tokens: Vec<ReplyToken> = self.calls.waiting_of(key).collect();
-        for token in tokens {
-            self.withdraw(token);
-        }
-    }
-
-    fn take_freed(&mut self) {
-        while let Some(handle) = self.freed.pop() {
-            self.slab.free(handle);
-            self.chunk_count -= 1;
-        }
-    }
-
-    fn wake_builder(&mut self) {
-        // Transactions not recovered yet will wake it anyway.
-        if self.must_wake_builder && self.intake.is_empty() {
-            self.must_wake_builder = false;
-            self.to_builder.wake();
+        let cell = &self.desk.shared.wants_events[usize::from(self.desk.id.0)];
+        if cell.load(Ordering::Relaxed) != wants {
+            cell.store(wants, Ordering::Relaxed);
+            // ORDERING: SeqCst; pairs with the builder core's fence between its news and its look at this cell. Either it sees that
+            // this shard listens and rings, or `has_work`, which looks at the heads before the shard sleeps, sees the news.
+            fence(Ordering::SeqCst);
         }
     }
 }
@@ -800,13 +652,6 @@ fn finish_with(slots: &mut [Slot], dirty: &mut Vec<u32>, call: &Call, write: &mu
         reply_result(connection.replies(), call.place, call.id.as_id(), write);
         mark_dirty(slot, call.connection.connection, dirty);
     }
-}
-
-/// Answers a body or an item that is no request. An error without an id is answered with `null`.
-fn refuse_request(replies: &mut Replies, place: Place, error: &json_rpc::Error<'_>) {
-    let shown = RpcError::new(error.kind.code(), error.to_string());
-    // A stale place has nobody to tell.
-    let _ = replies.complete_error(place.request, place.item, |out| write_error(error.id.as_bytes(), &shown, out));
 }
 
 /// What a builder reply depends on; 0 for what depends on nothing.

@@ -16,11 +16,13 @@ pub const FEE_HISTORY_PERCENTILES_MAX: usize = 100;
 pub const FEE_SAMPLE_TXS: usize = 64;
 /// Subscriptions of one connection (DESIGN 5).
 pub const SUBSCRIPTIONS_PER_CONNECTION_MAX: usize = 100;
-/// Placed transactions that one turn of a shard turns into notifications: a turn stays short, and what it adds to a subscriber's queue
-/// (about 110 KiB of transfers) stays far below the 1 MiB at which one that does not read is closed.
-pub const EVENT_TXS_PER_TURN_MAX: usize = 256;
-/// Sealed blocks that one turn of a shard turns into notifications.
-pub const EVENT_BLOCKS_PER_TURN_MAX: usize = 4;
+/// Bytes of notifications, of all subscribers, between two writes to their sockets: far below the 1 MiB at which one that does not read
+/// is closed, so that one that reads never comes near.
+pub const EVENT_PORTION_BYTES: usize = 128 << 10;
+/// Portions of one turn of a shard, 4 MiB: a turn stays short, and what a long turn left behind is made up for at once.
+pub const EVENT_PORTIONS_PER_TURN_MAX: usize = 32;
+/// What looking at one log for one filter counts as, in bytes of notifications, because nothing need match: 20 ns.
+pub const EVENT_FILTER_BYTES: usize = 16;
 /// Receipts in one `sequencer_preconfirmations` notification.
 pub const PRECONFIRMATIONS_PER_NOTIFICATION_MAX: usize = 256;
 /// Default and largest wait of `eth_sendRawTransactionSync`.
@@ -35,4 +37,3 @@ pub const RESULT_BYTES_MAX: usize = 128 * 1_048_576;
 
 const _: () = assert!(LOGS_BYTES_MAX <= RESULT_BYTES_MAX);
 const _: () = assert!(SYNC_WAIT_MS_DEFAULT <= SYNC_WAIT_MS_MAX);
-const _: () = assert!(PRECONFIRMATIONS_PER_NOTIFICATION_MAX <= EVENT_TXS_PER_TURN_MAX);

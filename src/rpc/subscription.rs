@@ -13,8 +13,7 @@ use crate::rpc::encode;
 use crate::rpc::error::RpcError;
 use crate::rpc::json;
 use crate::rpc::limits::{
-    EVENT_BLOCKS_PER_TURN_MAX, EVENT_TXS_PER_TURN_MAX, PRECONFIRMATIONS_PER_NOTIFICATION_MAX,
-    SUBSCRIPTIONS_PER_CONNECTION_MAX,
+    EVENT_FILTER_BYTES, EVENT_PORTION_BYTES, PRECONFIRMATIONS_PER_NOTIFICATION_MAX, SUBSCRIPTIONS_PER_CONNECTION_MAX,
 };
 use crate::rpc::log_filter::LogFilter;
 use crate::rpc::source::{BlockSource, Place, ReceiptView, TxView};
@@ -68,13 +67,23 @@ struct Cursor {
     /// The block whose entries are being announced, and how many of them were.
     block_number: u64,
     tx_count: usize,
+    /// How far the sealed block after `head_number` was announced.
+    sealed: SealedCursor,
 }
 
-/// Whether a turn announced everything there was.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct SealedCursor {
+    is_head_announced: bool,
+    /// The next log.
+    receipt_index: usize,
+    log_offset: usize,
+}
+
+/// Whether a portion announced everything there was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Progress {
     Done,
-    /// The turn's bound was reached: call again before sleeping.
+    /// The portion's bound was reached: call again after writing, and before sleeping.
     More,
 }
 
@@ -98,7 +107,14 @@ pub struct Subscriptions {
     /// Blocks that could not be announced, because they had left `Heads::recent` before this shard looked.
     skipped_block_count: u64,
     result: Vec<u8>,
+    writer: Writer,
+}
+
+/// Frames notifications and counts the portion.
+#[derive(Default)]
+struct Writer {
     frame: Vec<u8>,
+    portion_bytes: usize,
 }
 
 /// Where notifications go: the connection, and the bytes of one JSON-RPC notification.
@@ -127,7 +143,7 @@ impl Subscriptions {
             cursor: None,
             skipped_block_count: 0,
             result: Vec::new(),
-            frame: Vec::new(),
+            writer: Writer::default(),
         }
     }
 
@@ -224,21 +240,20 @@ impl Subscriptions {
         sealed || placed
     }
 
-    /// Writes the notifications of everything that became durable since the last call: placed transactions in order, then blocks.
+    /// Writes the next portion of notifications of what became durable: placed transactions in order, then blocks.
     ///
-    /// Runs on: ingress shard, once per turn; bounded by `EVENT_TXS_PER_TURN_MAX` and `EVENT_BLOCKS_PER_TURN_MAX`.
+    /// Runs on: ingress shard, several times per turn, with a write to the subscribers' sockets after each; ends with the entry that
+    /// reaches `EVENT_PORTION_BYTES`.
     pub fn announce(&mut self, heads: &Heads, durable: Sequence, sink: &mut impl NotificationSink) -> Progress {
         if self.is_empty() {
             self.cursor = None;
             return Progress::Done;
         }
+        self.writer.portion_bytes = 0;
         let mut cursor = self.cursor.unwrap_or_else(|| Cursor::at_tip(heads, durable));
         self.catch_up(&mut cursor, heads);
-        let mut budget = EVENT_TXS_PER_TURN_MAX;
         while let Some(block) = block_at(heads, cursor.block_number) {
-            let announced = self.announce_placed(block, cursor.tx_count, budget, durable, sink);
-            cursor.tx_count += announced;
-            budget -= announced;
+            cursor.tx_count += self.announce_placed(block, cursor.tx_count, durable, sink);
             // Only a sealed block is complete: nothing is appended to it any more.
             let complete =
                 heads.recent_by_number(cursor.block_number).is_some() && cursor.tx_count == block.transactions.len();
@@ -248,12 +263,15 @@ impl Subscriptions {
             cursor.block_number += 1;
             cursor.tx_count = 0;
         }
-        for _ in 0..EVENT_BLOCKS_PER_TURN_MAX {
+        while !self.writer.is_full() {
             let next = heads.recent_by_number(cursor.head_number + 1).filter(|next| next.sequence <= durable);
             // A block is announced after its transactions.
             let Some(sealed) = next.filter(|next| next.header.number < cursor.block_number) else { break };
-            self.announce_sealed(sealed, sink);
+            if !self.announce_sealed(sealed, &mut cursor.sealed, sink) {
+                break;
+            }
             cursor.head_number += 1;
+            cursor.sealed = SealedCursor::default();
         }
         self.cursor = Some(cursor);
         if self.has_news(heads, durable) { Progress::More } else { Progress::Done }
@@ -265,6 +283,7 @@ impl Subscriptions {
         if cursor.head_number + 1 < oldest {
             self.skipped_block_count += oldest - 1 - cursor.head_number;
             cursor.head_number = oldest - 1;
+            cursor.sealed = SealedCursor::default();
         }
         if cursor.block_number < oldest {
             cursor.block_number = oldest;
@@ -272,80 +291,105 @@ impl Subscriptions {
         }
     }
 
-    /// Announces durable entries of `block` from `start` on; answers how many.
+    /// Announces durable entries of `block` from `start` on until the portion is full; answers how many.
     fn announce_placed(
         &mut self,
         block: &OpenBlock,
         start: usize,
-        budget: usize,
         durable: Sequence,
         sink: &mut impl NotificationSink,
     ) -> usize {
         let shown = |tx: &&PlacedTx| tx.sequence <= durable;
-        let count = block.transactions.range(start..start.saturating_add(budget)).take_while(shown).count();
-        if count == 0 || !self.hears_placed() {
-            return count;
-        }
-        if !self.preconfirmations.is_empty() {
-            let mut first = start;
-            while first < start + count {
-                let last = (first + PRECONFIRMATIONS_PER_NOTIFICATION_MAX).min(start + count);
-                self.result.clear();
-                let entries = block.transactions.range(first..last).enumerate();
-                let place = Place::unsealed(&block.context);
-                json::array(entries, &mut self.result, |(offset, tx), out| {
-                    encode::preconfirmation(&ReceiptView::placed(block, tx, first + offset), &place, out);
-                });
-                deliver(&self.preconfirmations, &self.result, &mut self.frame, sink);
-                first = last;
+        let step = self.placed_step();
+        let mut next = start;
+        while !self.writer.is_full() {
+            let count = block.transactions.range(next..next.saturating_add(step)).take_while(shown).count();
+            if count == 0 {
+                break;
             }
+            if self.hears_placed() {
+                self.announce_entries(block, next, next + count, sink);
+            }
+            next += count;
+        }
+        next - start
+    }
+
+    /// Entries that make about one portion when they are plain transfers: with many subscribers, few.
+    fn placed_step(&self) -> usize {
+        let bytes =
+            500 * self.preconfirmations.len() + 200 * self.pending_hashes.len() + 1_000 * self.pending_full.len();
+        (EVENT_PORTION_BYTES / bytes.max(1)).clamp(1, PRECONFIRMATIONS_PER_NOTIFICATION_MAX)
+    }
+
+    fn announce_entries(&mut self, block: &OpenBlock, first: usize, last: usize, sink: &mut impl NotificationSink) {
+        if !self.preconfirmations.is_empty() {
+            self.result.clear();
+            let entries = block.transactions.range(first..last).enumerate();
+            let place = Place::unsealed(&block.context);
+            json::array(entries, &mut self.result, |(offset, tx), out| {
+                encode::preconfirmation(&ReceiptView::placed(block, tx, first + offset), &place, out);
+            });
+            self.writer.deliver(&self.preconfirmations, &self.result, sink);
         }
         if self.pending_hashes.is_empty() && self.pending_full.is_empty() {
-            return count;
+            return;
         }
-        for tx in block.transactions.range(start..start + count) {
+        for tx in block.transactions.range(first..last) {
             self.result.clear();
             json::data(tx.hash.as_slice(), &mut self.result);
-            deliver(&self.pending_hashes, &self.result, &mut self.frame, sink);
+            self.writer.deliver(&self.pending_hashes, &self.result, sink);
             if !self.pending_full.is_empty() {
                 self.result.clear();
                 let view = TxView { raw: block.raw(tx), hash: tx.hash, sender: tx.sender };
                 if encode::transaction(&view, None, &mut self.result).is_ok() {
-                    deliver(&self.pending_full, &self.result, &mut self.frame, sink);
+                    self.writer.deliver(&self.pending_full, &self.result, sink);
                 }
             }
         }
-        count
     }
 
     fn hears_placed(&self) -> bool {
         !self.preconfirmations.is_empty() || !self.pending_hashes.is_empty() || !self.pending_full.is_empty()
     }
 
-    fn announce_sealed(&mut self, sealed: &crate::builder::block::SealedBlock, sink: &mut impl NotificationSink) {
-        if !self.heads.is_empty() {
+    /// Announces a block and its logs from `at` on until the portion is full; answers whether all of it is announced.
+    fn announce_sealed(
+        &mut self,
+        sealed: &crate::builder::block::SealedBlock,
+        at: &mut SealedCursor,
+        sink: &mut impl NotificationSink,
+    ) -> bool {
+        if !std::mem::replace(&mut at.is_head_announced, true) && !self.heads.is_empty() {
             self.result.clear();
             encode::header(&sealed.header, sealed.hash, &mut self.result);
-            deliver(&self.heads, &self.result, &mut self.frame, sink);
+            self.writer.deliver(&self.heads, &self.result, sink);
         }
         if !self.logs.iter().any(|(_, filter)| filter.may_match(&sealed.header.logs_bloom)) {
-            return;
+            return true;
         }
         let source = BlockSource::Sealed(sealed);
         let place = source.place();
-        let visited = source.for_each_receipt(|receipt| {
-            for (offset, entry) in receipt.logs().enumerate() {
+        // Only a block read from disk can fail.
+        while let Ok(Some(receipt)) = source.receipt(at.receipt_index) {
+            for (offset, entry) in receipt.logs().enumerate().skip(at.log_offset) {
+                if self.writer.is_full() {
+                    at.log_offset = offset;
+                    return false;
+                }
+                self.writer.portion_bytes += EVENT_FILTER_BYTES * self.logs.len();
                 self.result.clear();
                 for (subscriber, _) in self.logs.iter().filter(|(_, filter)| filter.matches(entry)) {
                     if self.result.is_empty() {
-                        encode::log(entry, &place, receipt, offset, &mut self.result);
+                        encode::log(entry, &place, &receipt, offset, &mut self.result);
                     }
-                    deliver(std::slice::from_ref(subscriber), &self.result, &mut self.frame, sink);
+                    self.writer.deliver(std::slice::from_ref(subscriber), &self.result, sink);
                 }
             }
-            Ok(())
-        });
-        debug_assert!(visited.is_ok(), "a sealed block in memory cannot be damaged");
+            at.receipt_index += 1;
+            at.log_offset = 0;
+        }
+        true
     }
 }
 
@@ -362,7 +406,7 @@ impl Cursor {
         let block_number = head_number + 1;
         let tx_count = block_at(heads, block_number)
             .map_or(0, |block| block.transactions.iter().take_while(|tx| tx.sequence <= durable).count());
-        Self { head_number, block_number, tx_count }
+        Self { head_number, block_number, tx_count, sealed: SealedCursor::default() }
     }
 }
 
@@ -374,15 +418,23 @@ fn block_at(heads: &Heads, number: u64) -> Option<&OpenBlock> {
     }
 }
 
-/// Frames one result for each subscriber.
-fn deliver(subscribers: &[Subscriber], result: &[u8], frame: &mut Vec<u8>, sink: &mut impl NotificationSink) {
-    for subscriber in subscribers {
-        frame.clear();
-        frame.extend_from_slice(br#"{"jsonrpc":"2.0","method":"eth_subscription","params":{"subscription":"#);
-        subscriber.id.write(frame);
-        frame.extend_from_slice(br#","result":"#);
-        frame.extend_from_slice(result);
-        frame.extend_from_slice(b"}}");
-        sink.notify(subscriber.connection, frame);
+impl Writer {
+    fn is_full(&self) -> bool {
+        self.portion_bytes >= EVENT_PORTION_BYTES
+    }
+
+    /// Frames one result for each subscriber.
+    fn deliver(&mut self, subscribers: &[Subscriber], result: &[u8], sink: &mut impl NotificationSink) {
+        for subscriber in subscribers {
+            let frame = &mut self.frame;
+            frame.clear();
+            frame.extend_from_slice(br#"{"jsonrpc":"2.0","method":"eth_subscription","params":{"subscription":"#);
+            subscriber.id.write(frame);
+            frame.extend_from_slice(br#","result":"#);
+            frame.extend_from_slice(result);
+            frame.extend_from_slice(b"}}");
+            self.portion_bytes += frame.len();
+            sink.notify(subscriber.connection, frame);
+        }
     }
 }

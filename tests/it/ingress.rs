@@ -172,3 +172,100 @@ fn subscribers_hear_of_heads_and_preconfirmations() {
     }
     running.stop().expect("every thread ended well");
 }
+
+/// Reads notifications of placed transactions until every nonce below `count` was seen, in order.
+fn await_preconfirmations(socket: &mut tungstenite::WebSocket<TcpStream>, count: u64) {
+    let mut next = 0;
+    while next < count {
+        let text = socket.read().expect("in time").into_text().expect("text").to_string();
+        let json: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+        for receipt in json["params"]["result"].as_array().into_iter().flatten() {
+            let hash = receipt["transactionHash"].as_str().expect("a hash");
+            let raw = TestKey::from_hex(KEY).transfer(CHAIN_ID, next, Address::repeat_byte(7), 1);
+            assert_eq!(hash, alloy_primitives::keccak256(raw).to_string());
+            next += 1;
+        }
+    }
+}
+
+fn subscribe(running: &Running, name: &str) -> tungstenite::WebSocket<TcpStream> {
+    let (mut socket, _) =
+        tungstenite::client(format!("ws://{}/", running.address), connect(running)).expect("upgraded");
+    let call = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"eth_subscribe","params":["{name}"]}}"#);
+    socket.send(call.into()).expect("sent");
+    let reply = socket.read().expect("in time").into_text().expect("text").to_string();
+    assert!(reply.contains(r#""result":"0x"#), "{reply}");
+    socket
+}
+
+#[test]
+fn two_shards_serve_the_same_port_and_both_announce_everything() {
+    let running = start(&[("http.shards", "2")]);
+    // The kernel spreads connections by their ports, so that of many each shard has some; ids name the shard.
+    let mut sockets: Vec<_> = (0..16).map(|_| subscribe(&running, "sequencer_preconfirmations")).collect();
+    let mut streams: Vec<TcpStream> = (0..16).map(|_| connect(&running)).collect();
+    for nonce in 0..64 {
+        let index = usize::try_from(nonce).expect("small") % streams.len();
+        let reply = call(&mut streams[index], &send("eth_sendRawTransaction", nonce));
+        assert!(reply.starts_with(&format!(r#"{{"jsonrpc":"2.0","id":{nonce},"result":"0x"#)), "{reply}");
+    }
+    for socket in &mut sockets {
+        await_preconfirmations(socket, 64);
+    }
+    running.stop().expect("every thread ended well");
+}
+
+#[test]
+fn a_stop_answers_waiting_calls_and_closes_websockets_in_order() {
+    let running = start(&[]);
+    let mut socket = subscribe(&running, "newHeads");
+    let mut stream = connect(&running);
+    // Behind a gap, so that no receipt comes.
+    let raw = TestKey::from_hex(KEY).transfer(CHAIN_ID, 0, Address::repeat_byte(7), 1);
+    let hash = alloy_primitives::keccak256(raw);
+    let body = format!(r#"{{"jsonrpc":"2.0","id":3,"method":"eth_getTransactionByHash","params":["{hash}"]}}"#);
+    assert!(call(&mut stream, &body).contains(r#""result":null"#));
+    let waiting = send("eth_sendRawTransactionSync", 0);
+    stream.write_all(post(&waiting).as_bytes()).expect("written");
+    running.stop().expect("every thread ended well");
+    // Either it was placed before the stop or it was told: never a cut.
+    let reply = response(&mut stream);
+    assert!(reply.contains(r#""status":"0x1""#) || reply.contains("-32000") || reply.contains("-32003"), "{reply}");
+    let closed = loop {
+        match socket.read() {
+            Ok(tungstenite::Message::Close(frame)) => break frame,
+            Ok(_) => {}
+            Err(error) => panic!("cut instead of closed: {error}"),
+        }
+    };
+    assert_eq!(closed.map(|frame| u16::from(frame.code)), Some(1001));
+}
+
+#[test]
+fn a_subscriber_that_does_not_read_is_closed_and_the_others_hear_everything() {
+    let running = start(&[]);
+    let mut slow = subscribe(&running, "sequencer_preconfirmations");
+    // Many subscriptions on one connection: what the kernel buffers is soon full.
+    for _ in 0..99 {
+        let call = r#"{"jsonrpc":"2.0","id":1,"method":"eth_subscribe","params":["sequencer_preconfirmations"]}"#;
+        slow.send(call.into()).expect("sent");
+        slow.read().expect("answered");
+    }
+    let mut good = subscribe(&running, "sequencer_preconfirmations");
+    let reader = std::thread::spawn(move || await_preconfirmations(&mut good, 600));
+    let mut stream = connect(&running);
+    for batch in 0..6 {
+        let calls: Vec<String> = (0..100).map(|item| send("eth_sendRawTransaction", batch * 100 + item)).collect();
+        let reply = call(&mut stream, &format!("[{}]", calls.join(",")));
+        assert_eq!(reply.matches(r#""result":"0x"#).count(), 100, "{reply}");
+    }
+    reader.join().expect("the other subscriber heard everything");
+    // What was under way comes, then the end, long before the time-out of a read.
+    let ended = loop {
+        if let Err(error) = slow.read() {
+            break error;
+        }
+    };
+    assert!(!ended.to_string().contains("timed out"), "{ended}");
+    running.stop().expect("every thread ended well");
+}

@@ -40,12 +40,13 @@ pub enum Refusal {
     WebSocketVersionUnknown,
     HeadTooLarge,
     TransferEncodingUnknown,
+    MemoryUsedUp,
     VersionNotSupported,
 }
 
 impl Refusal {
     /// All reasons, in order of status.
-    pub const ALL: [Self; 36] = [
+    pub const ALL: [Self; 37] = [
         Self::RequestLineMalformed,
         Self::MethodNotToken,
         Self::TargetMalformed,
@@ -81,6 +82,7 @@ impl Refusal {
         Self::WebSocketVersionUnknown,
         Self::HeadTooLarge,
         Self::TransferEncodingUnknown,
+        Self::MemoryUsedUp,
         Self::VersionNotSupported,
     ];
 
@@ -99,6 +101,7 @@ impl Refusal {
             Self::WebSocketVersionUnknown => 426,
             Self::HeadTooLarge => 431,
             Self::TransferEncodingUnknown => 501,
+            Self::MemoryUsedUp => 503,
             Self::VersionNotSupported => 505,
             _ => 400,
         }
@@ -143,6 +146,7 @@ impl Refusal {
             Self::WebSocketVersionUnknown => "Sec-WebSocket-Version must be 13",
             Self::HeadTooLarge => "request header fields too large",
             Self::TransferEncodingUnknown => "Transfer-Encoding is not chunked",
+            Self::MemoryUsedUp => "memory for requests is used up: try again",
             Self::VersionNotSupported => "HTTP version not supported",
         }
     }

@@ -17,7 +17,7 @@ pub enum Completion {
     Taken,
     /// The request is answered already or its connection's other side is gone: dropped.
     Stale,
-    /// The batch reply would exceed its bound: dropped; answer the item with [`Replies::complete_error`].
+    /// The batch reply would exceed its bound: dropped; answer the item with [`Replies::complete_short`].
     TooLarge,
 }
 
@@ -54,12 +54,12 @@ struct Waiting {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Item {
-    start: u32,
-    len: u32,
+    start: usize,
+    len: usize,
 }
 
 impl Item {
-    const MISSING: Self = Self { start: u32::MAX, len: u32::MAX };
+    const MISSING: Self = Self { start: usize::MAX, len: usize::MAX };
 }
 
 /// Replies of one connection.
@@ -76,6 +76,9 @@ pub struct Replies {
     spare: Option<Box<Waiting>>,
     pub(super) websocket: bool,
     pub(super) overflowed: bool,
+    /// Bytes of subscriptions' messages since the output was last empty, and of the largest among them.
+    event_bytes: usize,
+    event_bytes_largest: usize,
 }
 
 impl Replies {
@@ -90,6 +93,8 @@ impl Replies {
             spare: None,
             websocket: false,
             overflowed: false,
+            event_bytes: 0,
+            event_bytes_largest: 0,
         }
     }
 
@@ -112,8 +117,9 @@ impl Replies {
         self.complete_bounded(request, item, self.policy.limits.batch_reply_bytes_max, write)
     }
 
-    /// As [`Replies::complete`], for a short error that a full batch reply still takes.
-    pub fn complete_error(&mut self, request: u32, item: u32, write: impl FnOnce(&mut Vec<u8>)) -> Completion {
+    /// As [`Replies::complete`], for what a full batch reply still takes: an id and a text of fixed length, so that a batch reply
+    /// exceeds its bound by no more than the ids of its calls and `batch_items_max` such texts.
+    pub fn complete_short(&mut self, request: u32, item: u32, write: impl FnOnce(&mut Vec<u8>)) -> Completion {
         self.complete_bounded(request, item, usize::MAX, write)
     }
 
@@ -125,14 +131,24 @@ impl Replies {
         self.complete(request, 0, |out| out.extend_from_slice(if healthy { b"true" } else { b"false" }))
     }
 
-    /// Sends a subscription's message. `false`: the client reads too slowly, and the connection is closed.
+    /// Sends a subscription's message. `false`: the connection is no WebSocket or is closed, because its client reads too slowly.
     pub fn notify(&mut self, write: impl FnOnce(&mut Vec<u8>)) -> bool {
         if !self.websocket || self.overflowed {
             return false;
         }
+        let start = self.output.len();
         websocket::write_text(&mut self.output, write);
-        self.overflowed = self.unsent_bytes() > self.policy.limits.send_queue_bytes_max;
-        !self.overflowed
+        let bytes = self.output.len() - start;
+        self.event_bytes += bytes;
+        self.event_bytes_largest = self.event_bytes_largest.max(bytes);
+        true
+    }
+
+    /// Judges a subscriber after its socket took nothing more: too slow with more unsent than the bound beside its largest message.
+    /// Replies that it asked for do not count.
+    pub(super) fn judge_events(&mut self) {
+        let unsent_bytes = self.unsent_bytes().min(self.event_bytes);
+        self.overflowed |= unsent_bytes > self.policy.limits.send_queue_bytes_max + self.event_bytes_largest;
     }
 
     /// Whether the connection was switched to WebSocket.
@@ -145,6 +161,13 @@ impl Replies {
     #[must_use]
     pub fn outstanding_count(&self) -> usize {
         self.slots.len()
+    }
+
+    /// Bytes of replies, whole or in part, that the peer's socket has not taken yet.
+    #[must_use]
+    pub fn reply_bytes(&self) -> usize {
+        let waiting = self.slots.iter().filter_map(|slot| slot.waiting.as_ref());
+        self.unsent_bytes() + waiting.map(|waiting| waiting.bytes.len()).sum::<usize>()
     }
 
     pub(super) fn is_full(&self) -> bool {
@@ -168,6 +191,7 @@ impl Replies {
         if self.sent_bytes == self.output.len() {
             self.output.clear();
             self.sent_bytes = 0;
+            (self.event_bytes, self.event_bytes_largest) = (0, 0);
             if self.output.capacity() > self.policy.limits.buffer_keep_bytes {
                 self.output = Vec::new();
             }
@@ -335,8 +359,7 @@ fn take_item(waiting: &mut Waiting, item: u32, bytes_max: usize, write: impl FnO
         waiting.bytes.truncate(start);
         return Completion::TooLarge;
     }
-    // A batch reply stays far below 4 GiB: the bound, and a short error per item.
-    waiting.items[item as usize] = Item { start: start as u32, len: (waiting.bytes.len() - start) as u32 };
+    waiting.items[item as usize] = Item { start, len: waiting.bytes.len() - start };
     waiting.items_left -= 1;
     Completion::Taken
 }
@@ -352,7 +375,7 @@ fn join_items(waiting: &Waiting, out: &mut Vec<u8>) {
         if !std::mem::replace(&mut is_first, false) {
             out.push(b',');
         }
-        out.extend_from_slice(&waiting.bytes[item.start as usize..(item.start + item.len) as usize]);
+        out.extend_from_slice(&waiting.bytes[item.start..item.start + item.len]);
     }
     out.push(b']');
 }

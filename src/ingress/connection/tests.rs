@@ -295,7 +295,7 @@ fn batch_in_parts() {
     assert_eq!(replies.complete(0, 0, put("000000")), Completion::TooLarge);
     assert_eq!(replies.complete(0, 0, put("00000")), Completion::Taken);
     assert_eq!(replies.complete(0, 1, put("1")), Completion::TooLarge);
-    assert_eq!(replies.complete_error(0, 1, put("error")), Completion::Taken);
+    assert_eq!(replies.complete_short(0, 1, put("error")), Completion::Taken);
     client.write();
     assert_eq!(client.summary(), "200 [00000,error,22222]");
 }
@@ -430,17 +430,39 @@ fn websocket_waits_for_earlier_replies_and_then_answers_in_any_order() {
 }
 
 #[test]
-fn slow_subscriber_is_closed() {
+fn slow_subscriber_is_closed_after_a_write_was_tried() {
+    let notify = |client: &mut Client, bytes: usize| {
+        client.connection.replies().notify(|out| out.resize(out.len() + bytes, b'm'))
+    };
     let mut client = Client::new(policy());
     client.send(UPGRADE);
-    let message = [b'm'; 1000];
-    let mut taken = 0;
-    while client.connection.replies().notify(|out| out.extend_from_slice(&message)) {
-        taken += 1;
+    let sent = client.connection.output().len();
+    client.connection.output_written(sent, 0);
+    // One that reads is never too slow, however much comes at once.
+    for _ in 0..5_000 {
+        assert!(notify(&mut client, 1_000));
     }
-    assert_eq!(taken, (1 << 20) / 1004);
+    let sent = client.connection.output().len();
+    client.connection.output_written(sent, 0);
+    // Nor is one whose socket is full, up to the bound beside the largest message.
+    for _ in 0..(1 << 20) / 1_004 + 1 {
+        assert!(notify(&mut client, 1_000));
+        client.connection.output_written(0, 0);
+    }
+    assert_eq!(client.connection.phase(), Phase::Open);
+    assert!(notify(&mut client, 1_000));
+    client.connection.output_written(0, 0);
     assert_eq!(client.connection.phase(), Phase::Closed);
-    assert!(!client.connection.replies().notify(|_| panic!("closed")));
+    assert!(!notify(&mut client, 1));
+    // A large reply that it asked for is not held against a subscriber.
+    let mut client = Client::new(policy());
+    client.hold = true;
+    client.send(UPGRADE).send(frame(0x81, b"b"));
+    let large = |out: &mut Vec<u8>| out.resize(out.len() + (5 << 20), b'r');
+    assert_eq!(client.connection.replies().complete(0, 0, large), Completion::Taken);
+    assert!(notify(&mut client, 1_000));
+    client.connection.output_written(0, 0);
+    assert_eq!(client.connection.phase(), Phase::Open);
 }
 
 #[test]

@@ -4,14 +4,18 @@ use std::sync::mpsc::sync_channel;
 
 use crossbeam::channel::{Receiver, bounded};
 
+use super::desk::{WAITING_PER_CONNECTION_MAX, WAITING_PER_SHARD_MAX};
 use super::*;
 use crate::builder::block::Heads;
 use crate::builder::replay::genesis_block;
 use crate::config::Wait;
 use crate::config::genesis::dev_genesis;
-use crate::limits::{INGRESS_RING_SLOTS, TX_BYTES_MAX};
+use crate::ingress::calls::CallId;
+use crate::ingress::intake::{AUTHORIZATIONS_MAX, WAITING_ITEMS_MAX};
+use crate::ingress::queries::RUNNING_PER_CONNECTION_MAX;
+use crate::limits::{IN_FLIGHT_PER_SHARD_MAX, INGRESS_RING_SLOTS, QUERIES_PER_SHARD_MAX, TX_BYTES_MAX};
 use crate::mempool::{EndState, Reject};
-use crate::messages::{BuilderAnswer, Refusal};
+use crate::messages::{BuilderAnswer, BuilderRead, Refusal};
 use crate::primitives::{Address, B256, Fork, U256};
 use crate::ring::{Doorbell, ring};
 use crate::state::Store;
@@ -274,20 +278,77 @@ fn what_the_builder_does_not_know_is_asked_of_the_query_pool() {
 }
 
 #[test]
-fn heavy_reads_beyond_the_queue_are_refused() {
+fn heavy_reads_of_a_connection_run_few_at_a_time_and_the_others_wait() {
+    let mut shard = fixture();
+    let call = |id: usize| format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"eth_getLogs","params":[{{}}]}}"#);
+    let calls: Vec<String> = (0..20).map(call).collect();
+    shard.post(&format!("[{}]", calls.join(",")));
+    let mut running = Vec::new();
+    for answered in 0..20 {
+        running.extend(shard.jobs.try_iter());
+        assert_eq!(running.len(), RUNNING_PER_CONNECTION_MAX.min(20 - answered));
+        let token = running.remove(0).token;
+        let reply = QueryReply { token, outcome: Ok(b"1".to_vec()), gate: Sequence(0) };
+        assert!(shard.query_replies.push(reply).is_ok());
+        shard.turn();
+    }
+    let answers: Vec<String> = (0..20).map(|id| format!(r#"{{"jsonrpc":"2.0","id":{id},"result":1}}"#)).collect();
+    assert_eq!(shard.output(), [format!("[{}]", answers.join(","))]);
+    assert_eq!(shard.core.desk.query_count, 0);
+}
+
+#[test]
+fn heavy_reads_beyond_the_queue_of_the_pool_are_refused() {
     let mut shard = fixture();
     let call = r#"{"jsonrpc":"2.0","id":1,"method":"eth_getLogs","params":[{}]}"#;
-    shard.post(&format!("[{}]", [call; 9].join(",")));
+    shard.post(&format!("[{}]", [call; 8].join(",")));
     assert_eq!((shard.jobs.len(), shard.core.desk.query_count), (8, 8));
-    while let Ok(job) = shard.jobs.try_recv() {
-        let reply = QueryReply { token: job.token, outcome: Ok(b"1".to_vec()), gate: Sequence(0) };
+    let first = std::mem::replace(&mut shard.key, ConnectionKey { connection: 0, generation: 0 });
+    shard.key = shard.core.open(0);
+    assert_ne!(shard.key, first);
+    shard.post(call);
+    let refusal =
+        r#"{"jsonrpc":"2.0","id":1,"error":{"code":-32005,"message":"too many heavy reads wait: try again"}}"#;
+    assert_eq!(shard.output(), [refusal]);
+}
+
+#[test]
+fn no_heavy_read_starts_while_its_connection_holds_large_replies() {
+    let mut shard = fixture();
+    let call = r#"{"jsonrpc":"2.0","id":1,"method":"eth_getLogs","params":[{}]}"#;
+    for _ in 0..2 * RUNNING_PER_CONNECTION_MAX {
+        shard.core.input(shard.key, &mut http(call), 0);
+    }
+    let jobs: Vec<QueryJob> = shard.jobs.try_iter().collect();
+    assert_eq!(jobs.len(), RUNNING_PER_CONNECTION_MAX);
+    for job in jobs {
+        let reply = QueryReply { token: job.token, outcome: Ok(vec![b'1'; 10 << 20]), gate: Sequence(0) };
         assert!(shard.query_replies.push(reply).is_ok());
     }
     shard.turn();
-    let refusal =
-        r#"{"jsonrpc":"2.0","id":1,"error":{"code":-32005,"message":"too many heavy reads wait: try again"}}"#;
-    let answer = r#"{"jsonrpc":"2.0","id":1,"result":1}"#;
-    assert_eq!(shard.output(), [format!("[{},{refusal}]", [answer; 8].join(","))]);
+    // Room for those that started until 32 MiB were held.
+    assert_eq!(shard.jobs.try_iter().count(), 3);
+    shard.output();
+    shard.core.start_queries(shard.key, 0);
+    assert_eq!(shard.jobs.try_iter().count(), RUNNING_PER_CONNECTION_MAX - 3);
+}
+
+#[test]
+fn reverts_of_megabytes_do_not_exceed_the_bound_of_a_batch() {
+    let mut shard = fixture();
+    let call = r#"{"jsonrpc":"2.0","id":1,"method":"eth_getLogs","params":[{}]}"#;
+    shard.post(&format!("[{}]", [call; 4].join(",")));
+    while let Ok(job) = shard.jobs.try_recv() {
+        let outcome = Err(RpcError::reverted(&vec![7; 5 << 20]));
+        let reply = QueryReply { token: job.token, outcome, gate: Sequence(0) };
+        assert!(shard.query_replies.push(reply).is_ok());
+    }
+    shard.turn();
+    let output = shard.output().concat();
+    // Two of 10 MiB fit 25 MB.
+    assert_eq!(output.matches("execution reverted").count(), 2);
+    let short = r#"{"jsonrpc":"2.0","id":1,"error":{"code":-32005,"message":"batch response too large"}}"#;
+    assert!(output.ends_with(&format!(",{short},{short}]")) && output.len() < 25_000_000);
 }
 
 #[test]
@@ -481,7 +542,7 @@ fn a_connection_that_goes_withdraws_its_waiting_calls() {
     shard.core.close(shard.key);
     assert!(matches!(shard.inbox.pop(), Some(IngressMessage::ForgetSync { token, .. }) if token == submit.token));
     shard.turn();
-    assert_eq!((shard.core.desk.in_flight_count, shard.core.desk.sync_count), (0, 0));
+    assert_eq!((shard.core.desk.in_flight_count, shard.core.desk.calls.waiting_count()), (0, 0));
 }
 
 #[test]
@@ -534,4 +595,174 @@ fn probes_follow_the_state_of_the_process() {
     let mut request = b"GET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n".to_vec();
     shard.core.input(shard.key, &mut request, 0);
     assert_eq!(shard.output(), ["true"]);
+}
+
+#[test]
+fn a_turn_recovers_a_bounded_number_of_signatures_and_the_rest_follows_in_order() {
+    let mut shard = fixture_with(|seat| seat.settings.chunks_max = 2_000);
+    let raw = transfer(0);
+    let batch = format!("[{}]", vec![send("1", &raw); 300].join(","));
+    shard.core.input(shard.key, &mut http(&batch), 0);
+    assert!(shard.core.is_turn_full());
+    shard.core.submit();
+    let count = |shard: &mut Fixture| std::iter::from_fn(|| shard.inbox.pop()).count();
+    assert_eq!(count(&mut shard), TURN_ITEMS_MAX);
+    assert!(shard.core.has_work() && !shard.core.is_turn_full());
+    shard.core.submit();
+    assert_eq!(count(&mut shard), 300 - TURN_ITEMS_MAX);
+    assert!(shard.core.desk.intake.is_empty());
+}
+
+#[test]
+fn a_transaction_with_many_authorizations_is_recovered_over_several_turns() {
+    let mut shard = fixture();
+    let key = TestKey::nth(1);
+    let authorization =
+        alloy_eips::eip7702::Authorization { chain_id: U256::ZERO, address: Address::repeat_byte(3), nonce: 4 };
+    let encode = |count: usize| {
+        key.encode(SetCode {
+            chain_id: CHAIN_ID,
+            gas_limit: 16_000_000,
+            max_fee_per_gas: 1_000_000_000,
+            authorization_list: vec![key.authorize(authorization.clone()); count],
+            ..SetCode::default()
+        })
+    };
+    let many = usize::try_from(AUTHORIZATIONS_MAX).expect("small");
+    shard.post(&send("1", &encode(many + 1)));
+    let text = format!("too many authorizations: {}, limit {AUTHORIZATIONS_MAX}", many + 1);
+    assert!(shard.output().concat().contains(&text));
+    // 600 and 2 signatures: three turns.
+    let batch = format!("[{},{}]", send("1", &encode(599)), send("2", &encode(1)));
+    shard.core.input(shard.key, &mut http(&batch), 0);
+    for _ in 0..2 {
+        shard.core.submit();
+        assert!(shard.inbox.is_empty());
+    }
+    shard.core.submit();
+    for count in [599, 1] {
+        let submit = shard.submit();
+        assert_eq!(submit.sender, key.address);
+        assert_eq!(submit.extras.expect("type 4 has them").authorities, vec![Some(key.address); count]);
+    }
+}
+
+#[test]
+fn signatures_that_wait_are_bounded() {
+    let mut shard = fixture();
+    let key = TestKey::nth(1);
+    let authorization =
+        alloy_eips::eip7702::Authorization { chain_id: U256::ZERO, address: Address::repeat_byte(3), nonce: 4 };
+    let raw = key.encode(SetCode {
+        chain_id: CHAIN_ID,
+        gas_limit: 16_000_000,
+        max_fee_per_gas: 1_000_000_000,
+        authorization_list: vec![key.authorize(authorization); 511],
+        ..SetCode::default()
+    });
+    let batch = format!("[{}]", vec![send("1", &raw); 9].join(","));
+    shard.core.input(shard.key, &mut http(&batch), 0);
+    assert_eq!(shard.core.desk.intake.item_count(), WAITING_ITEMS_MAX);
+    assert_eq!((shard.core.desk.in_flight_count, shard.core.desk.chunk_count), (8, 8));
+}
+
+#[test]
+fn a_connection_with_much_input_does_not_keep_the_others_waiting() {
+    let mut shard = fixture_with(|seat| seat.settings.chunks_max = 2_000);
+    let (greedy, modest) = (shard.key, shard.core.open(0));
+    let batch = format!("[{}]", vec![send("1", &transfer(7)); 40].join(","));
+    let mut pipelined = http(&batch).repeat(12);
+    shard.core.input(greedy, &mut pipelined, 0);
+    assert_eq!(shard.core.desk.intake.item_count(), 80, "two batches reach the share");
+    let connection = shard.core.connection(greedy).expect("open");
+    assert!(!connection.wants_read() && !connection.wants_resume());
+    shard.core.input(modest, &mut http(&send("1", &transfer(3))), 0);
+    shard.core.submit();
+    let nonces: Vec<u64> = (0..81).map(|_| shard.submit().fields.nonce).collect();
+    assert_eq!((nonces[80], shard.inbox.is_empty()), (3, true));
+    // The parked rest comes without being asked for, and none of it is lost.
+    let mut turns = 0;
+    let mut count = 0;
+    while shard.core.has_work() && turns < 20 {
+        shard.core.turn(0);
+        assert!(shard.core.desk.intake.item_count() <= TURN_ITEMS_MAX);
+        shard.core.submit();
+        count += std::iter::from_fn(|| shard.inbox.pop()).count();
+        shard.core.take_dirty(&mut Vec::new());
+        turns += 1;
+    }
+    assert_eq!(count, 400);
+    assert!(shard.core.connection(greedy).is_some_and(|connection| connection.wants_read()));
+}
+
+#[test]
+fn waiting_calls_are_bounded_per_connection_and_per_shard() {
+    let mut shard = fixture_with(|seat| seat.settings.chunks_max = 20_000);
+    let body = call("1", "eth_sendRawTransactionSync", &transfer(0));
+    shard.post(&format!("[{}]", vec![body.clone(); WAITING_PER_CONNECTION_MAX + 1].join(",")));
+    assert_eq!(std::iter::from_fn(|| shard.inbox.pop()).count(), WAITING_PER_CONNECTION_MAX);
+    assert_eq!(shard.core.desk.calls.waiting_of(shard.key).len(), WAITING_PER_CONNECTION_MAX);
+    shard.core.close(shard.key);
+    assert_eq!(std::iter::from_fn(|| shard.inbox.pop()).count(), WAITING_PER_CONNECTION_MAX);
+    assert_eq!(shard.core.desk.calls.waiting_count(), 0);
+
+    for _ in 0..WAITING_PER_SHARD_MAX / WAITING_PER_CONNECTION_MAX {
+        shard.key = shard.core.open(0);
+        for item in 0..WAITING_PER_CONNECTION_MAX as u32 {
+            let kind = CallKind::SubmitSync { hash: B256::ZERO, timeout_ms: 1 };
+            let place = Place { request: 0, item };
+            shard.core.desk.calls.insert(Call { connection: shard.key, place, id: CallId::Absent, kind });
+        }
+    }
+    shard.key = shard.core.open(0);
+    shard.post(&body);
+    let text = format!("too many calls of all connections wait for a receipt: {WAITING_PER_SHARD_MAX}, limit");
+    assert!(shard.output().concat().contains(&text));
+}
+
+#[test]
+fn requests_received_in_part_are_bounded_over_all_connections() {
+    let mut shard = fixture();
+    shard.core.buffered_bytes_max = 2_000;
+    let partial = |bytes: usize| {
+        let head = "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 100000";
+        format!("{head}\r\n\r\n{}", "x".repeat(bytes)).into_bytes()
+    };
+    let other = shard.core.open(0);
+    shard.core.input(other, &mut partial(1_000), 0);
+    shard.core.input(shard.key, &mut partial(500), 0);
+    assert_eq!(shard.core.connection(shard.key).map(|connection| connection.output().len()), Some(0));
+    let before = shard.core.buffered_bytes;
+    assert!(before > 1_500);
+    shard.core.input(shard.key, &mut [b'x'; 1_000], 0);
+    let connection = shard.core.connection(shard.key).expect("not closed yet");
+    assert!(connection.output().starts_with(b"HTTP/1.1 503 Service Unavailable\r\nConnection: close"));
+    assert!(shard.core.buffered_bytes < 1_500, "given back at once");
+    shard.core.close(other);
+    shard.core.close(shard.key);
+    assert_eq!(shard.core.buffered_bytes, 0);
+    // Whole requests are not concerned.
+    shard.core.buffered_bytes_max = 0;
+    shard.key = shard.core.open(0);
+    shard.post(r#"{"jsonrpc":"2.0","id":1,"method":"eth_chainId"}"#);
+    assert_eq!(shard.output(), [r#"{"jsonrpc":"2.0","id":1,"result":"0xf214"}"#]);
+}
+
+#[test]
+fn a_stop_takes_the_last_answers_and_tells_everyone_else() {
+    let mut shard = fixture();
+    shard.post(&send("1", &transfer(0)));
+    shard.post(&call("2", "eth_sendRawTransactionSync", &transfer(1)));
+    let query = r#"{"jsonrpc":"2.0","id":3,"method":"eth_getLogs","params":[{}]}"#;
+    shard.post(&format!("[{}]", [query; RUNNING_PER_CONNECTION_MAX + 1].join(",")));
+    let Submit { token, hash, .. } = shard.submit();
+    assert!(shard.replies.push(BuilderReply::Admitted { token, hash, gate: Sequence(0) }).is_ok());
+    shard.core.stop(0);
+    let stopping = |id: u32| {
+        format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{{"code":-32000,"message":"the node is stopping"}}}}"#)
+    };
+    let batch = format!("[{}]", vec![stopping(3); RUNNING_PER_CONNECTION_MAX + 1].join(","));
+    assert_eq!(shard.output(), [admitted("1", hash), stopping(2), batch]);
+    let phase = shard.core.connection(shard.key).map(|connection| connection.phase());
+    assert_eq!(phase, Some(crate::ingress::connection::Phase::Lingering));
 }

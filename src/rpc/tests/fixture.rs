@@ -224,7 +224,7 @@ pub fn seal(
         block: open,
         requests: Vec::new(),
         size_bytes,
-        held_bytes: 0,
+        held_bytes: size_bytes,
         state: state.clone(),
         sequence: Sequence(sequence),
         sealed_unix_ns: 9_000_000,

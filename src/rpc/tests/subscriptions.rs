@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::fixture::{MemoryBlock, context_of, heads, memory_block, memory_tx, open_block, place, seal, state};
 use crate::builder::block::Heads;
 use crate::primitives::{Address, B256, Sequence, ShardId};
-use crate::rpc::limits::{EVENT_TXS_PER_TURN_MAX, SUBSCRIPTIONS_PER_CONNECTION_MAX};
+use crate::rpc::limits::{EVENT_PORTION_BYTES, SUBSCRIPTIONS_PER_CONNECTION_MAX};
 use crate::rpc::log_filter::LogFilter;
 use crate::rpc::{ConnectionKey, Progress, SubscriptionId, SubscriptionKind, Subscriptions};
 
@@ -109,23 +109,64 @@ fn logs_are_filtered_and_pending_hashes_named() {
     check(&mut subscriptions, &after, 2, &expected.map(|line| line));
 }
 
+/// Portions until nothing is left: all lines, and the bytes of the largest portion.
+fn announce_all(subscriptions: &mut Subscriptions, heads: &Heads) -> (Vec<String>, usize) {
+    let (mut lines, mut largest_bytes) = (Vec::new(), 0);
+    for _ in 0..10_000 {
+        let mut bytes = 0;
+        let mut sink = |_: ConnectionKey, notification: &[u8]| {
+            bytes += notification.len();
+            let json: Value = serde_json::from_slice(notification).expect("a notification is JSON");
+            let result = &json["params"]["result"];
+            lines.push(result.as_str().or(result["logIndex"].as_str()).unwrap_or("head").to_owned());
+        };
+        let progress = subscriptions.announce(heads, Sequence(u64::MAX), &mut sink);
+        largest_bytes = largest_bytes.max(bytes);
+        if progress == Progress::Done {
+            return (lines, largest_bytes);
+        }
+    }
+    panic!("never done");
+}
+
 #[test]
-fn a_turn_is_bounded_and_says_that_there_is_more() {
+fn placed_transactions_come_in_small_portions() {
     let snapshot = state(Vec::new());
     let genesis = memory_block(None, Vec::new());
-    let count = EVENT_TXS_PER_TURN_MAX + 10;
-    let first = next(&genesis, count as u64);
+    let first = next(&genesis, 900);
+    let before = heads(std::slice::from_ref(&genesis), &snapshot, None);
+    for subscribers in [1, SUBSCRIPTIONS_PER_CONNECTION_MAX] {
+        let mut subscriptions = Subscriptions::new(ShardId(7));
+        for _ in 0..subscribers {
+            subscriptions
+                .add(FIRST, SubscriptionKind::NewPendingTransactions { full: false }, &before, Sequence(1))
+                .expect("room");
+        }
+        let (_, open) = open_block(&first.header, &first.txs, 2);
+        let heads = heads(std::slice::from_ref(&genesis), &snapshot, Some(open));
+        let (lines, largest_bytes) = announce_all(&mut subscriptions, &heads);
+        let expected: Vec<String> = first.txs.iter().flat_map(|tx| vec![tx.hash.to_string(); subscribers]).collect();
+        assert_eq!(lines, expected);
+        assert!((EVENT_PORTION_BYTES..2 * EVENT_PORTION_BYTES).contains(&largest_bytes), "{largest_bytes}");
+    }
+}
+
+#[test]
+fn the_logs_of_a_block_come_in_small_portions_behind_its_head() {
+    let snapshot = state(Vec::new());
+    let genesis = memory_block(None, Vec::new());
+    let first = next(&genesis, 900);
     let before = heads(std::slice::from_ref(&genesis), &snapshot, None);
     let mut subscriptions = Subscriptions::new(ShardId(7));
-    subscriptions
-        .add(FIRST, SubscriptionKind::NewPendingTransactions { full: false }, &before, Sequence(1))
-        .expect("room");
-    let (_, open) = open_block(&first.header, &first.txs, 2);
-    let heads = heads(&[genesis], &snapshot, Some(open));
-    let (lines, progress) = announce(&mut subscriptions, &heads, u64::MAX);
-    assert_eq!((lines.len(), progress), (EVENT_TXS_PER_TURN_MAX, Progress::More));
-    let (lines, progress) = announce(&mut subscriptions, &heads, u64::MAX);
-    assert_eq!((lines.len(), progress), (10, Progress::Done));
+    for kind in [SubscriptionKind::NewHeads, SubscriptionKind::Logs(Box::default())] {
+        subscriptions.add(FIRST, kind, &before, Sequence(1)).expect("room");
+    }
+    let heads = heads(&[genesis, first], &snapshot, None);
+    let (lines, largest_bytes) = announce_all(&mut subscriptions, &heads);
+    let expected: Vec<String> =
+        std::iter::once("head".to_owned()).chain((0..900).map(|index| format!("{index:#x}"))).collect();
+    assert_eq!(lines, expected);
+    assert!((EVENT_PORTION_BYTES / 2..2 * EVENT_PORTION_BYTES).contains(&largest_bytes), "{largest_bytes}");
 }
 
 #[test]
