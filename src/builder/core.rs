@@ -178,7 +178,7 @@ impl Core {
         let open = match &self.phase {
             Phase::Idle => None,
             Phase::Filling(filling) => {
-                Some(filling.filler.block()).filter(|block| block.transactions.len() > 0).cloned()
+                Some(filling.filler.block()).filter(|block| !block.transactions.is_empty()).cloned()
             }
             Phase::Sealing(block) => Some(Arc::clone(block)),
         };

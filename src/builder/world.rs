@@ -417,3 +417,6 @@ impl DatabaseCommit for World {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,97 @@
+use std::sync::Arc;
+
+use revm::state::EvmStorageSlot;
+
+use super::*;
+use crate::state::{StateStore, Store, genesis};
+
+const CONTRACT: Address = Address::repeat_byte(0xc0);
+
+/// A world over one account with one wei, code, and slot 1 set to 1.
+fn world() -> (World, Store) {
+    let mut store = Store::new(Arc::new(rayon::ThreadPoolBuilder::new().num_threads(1).build().expect("one thread")));
+    let account = genesis::GenesisAccount {
+        address: CONTRACT,
+        balance_wei: U256::ONE,
+        nonce: 1,
+        code: Bytes::from_static(&[0x00]),
+        storage: vec![(U256::ONE, U256::ONE)],
+    };
+    let state = genesis::from_alloc(&mut store, [account]).expect("commits");
+    let mut world = World::new(state);
+    world.begin_block(1);
+    (world, store)
+}
+
+/// Commits one transaction that left slot 1 at `value`; revm's own original value is `original`.
+fn commit(world: &mut World, original: u64, value: u64) {
+    let info = world.basic(CONTRACT).expect("readable").expect("exists");
+    world.storage(CONTRACT, U256::ONE).expect("readable");
+    let mut account = EvmAccount::from(info);
+    account.mark_touch();
+    let slot = EvmStorageSlot::new_changed(U256::from(original), U256::from(value), Default::default());
+    account.storage.insert(U256::ONE, slot);
+    world.commit([(CONTRACT, account)].into_iter().collect());
+}
+
+fn changed_slots(world: &mut World) -> Vec<(U256, U256)> {
+    world.take_changes().accounts.into_iter().flat_map(|account| account.storage).collect()
+}
+
+#[test]
+fn a_slot_counts_as_changed_by_its_value_and_not_by_the_base_of_the_last_transaction() {
+    let (mut world, _store) = world();
+    commit(&mut world, 1, 2);
+    // revm says unchanged: this transaction found 2 and left 2.
+    commit(&mut world, 2, 2);
+    assert!(world.diffs().is_empty());
+    assert_eq!(changed_slots(&mut world), [(U256::ONE, U256::from(2))]);
+}
+
+#[test]
+fn a_slot_that_came_back_is_no_change_of_the_block() {
+    let (mut world, _store) = world();
+    commit(&mut world, 1, 2);
+    commit(&mut world, 2, 1);
+    assert_eq!(world.diffs(), [StateDiff::Slot { address: CONTRACT, slot: U256::ONE, value: U256::ONE }]);
+    assert_eq!(changed_slots(&mut world), []);
+}
+
+#[test]
+fn the_next_block_starts_from_what_the_last_one_left() {
+    let (mut world, mut store) = world();
+    commit(&mut world, 1, 2);
+    let changes = world.take_changes();
+    let snapshot = store.commit(world.snapshot(), &changes).expect("commits");
+    world.sealed(snapshot, 1, B256::repeat_byte(1));
+    world.begin_block(2);
+    commit(&mut world, 2, 1);
+    assert_eq!(changed_slots(&mut world), [(U256::ONE, U256::ONE)], "back to what it was before another block");
+}
+
+#[test]
+fn discarded_changes_never_were() {
+    let (mut world, _store) = world();
+    commit(&mut world, 1, 2);
+    assert!(world.is_dirty(&CONTRACT));
+    world.discard_changes();
+    assert!(!world.is_dirty(&CONTRACT));
+    assert_eq!(world.peek_slot(CONTRACT, U256::ONE), Ok(U256::ONE));
+    assert_eq!(world.slot(CONTRACT, U256::ONE), Ok(U256::ONE));
+    assert!(world.diffs().is_empty());
+    world.begin_block(1);
+    commit(&mut world, 1, 1);
+    let changes = world.take_changes();
+    assert!(changes.accounts.is_empty() && changes.codes.is_empty());
+}
+
+#[test]
+fn peeking_does_not_grow_the_cache() {
+    let (mut world, _store) = world();
+    assert_eq!(world.peek_slot(CONTRACT, U256::ONE), Ok(U256::ONE));
+    assert_eq!(world.peek_account(CONTRACT).map(|account| account.nonce), Ok(1));
+    assert!(!world.peek_account(Address::repeat_byte(9)).expect("readable").exists);
+    assert!(world.accounts.is_empty() && world.slots.is_empty());
+    world.account(CONTRACT).expect("readable");
+    assert_eq!(world.accounts.len(), 1);
+}
