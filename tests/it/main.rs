@@ -1,5 +1,6 @@
 //! The one integration test binary.
 
 mod codec;
+mod http_fuzz;
 mod ingress;
 mod peers;
