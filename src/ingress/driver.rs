@@ -77,7 +77,7 @@ pub struct ShardSettings {
     pub wait: Wait,
     /// Core to be pinned to; `None`: the scheduler decides.
     pub core: Option<usize>,
-    /// Time of one heavy read, from its arrival.
+    /// Time of one heavy read, from its hand-over to the query pool.
     pub query_timeout_ns: u64,
     /// Chunks of the slab that may be out at once, from allocation until their handle is back: the slots of `freed`.
     pub chunks_max: usize,
@@ -673,4 +673,32 @@ fn close_all(shard: &mut Inner) {
     }
     shard.timer = None;
     shard.turn_waker = None;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(address: &str, network: &str) {
+        let parse = |text: &str| text.parse::<IpAddr>().expect("an address");
+        assert_eq!(network_of(parse(address)), parse(network));
+    }
+
+    #[test]
+    fn connections_are_counted_by_address_or_ipv6_network() {
+        check("192.0.2.7", "192.0.2.7");
+        check("::ffff:192.0.2.7", "192.0.2.7");
+        check("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::");
+        check("::1", "::");
+    }
+
+    #[test]
+    fn refusals_announce_the_length_of_their_text() {
+        for response in [TOO_MANY_CONNECTIONS, TOO_MANY_OF_ADDRESS] {
+            let text = std::str::from_utf8(response).expect("text");
+            let (head, body) = text.split_once("\r\n\r\n").expect("a head");
+            assert!(head.ends_with(&format!("Content-Length: {}", body.len())), "{head}");
+        }
+    }
 }

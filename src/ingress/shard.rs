@@ -488,6 +488,10 @@ impl ShardCore {
                     Ok(Rendered::AskQuery) => {
                         let Call { connection, place, id, kind } = call;
                         let CallKind::Read { method, params } = kind else { return };
+                        if slot_of(slots, connection).is_none() {
+                            // The queue of its place may be the next connection's.
+                            return;
+                        }
                         let call = Call { connection, place, id, kind: CallKind::Query };
                         return match desk.queries.push(Query { call, method, params }) {
                             Ok(()) => self.start_queries(connection, now_ns),

@@ -20,7 +20,7 @@ fn env_u64(name: &str) -> Option<u64> {
 }
 
 /// Runs `case` with `case_count` seeded generators, or for `FUZZ_SECONDS`, or once with `FUZZ_SEED`.
-fn fuzz(case_count: u64, mut case: impl FnMut(&mut StdRng)) {
+pub fn fuzz(case_count: u64, mut case: impl FnMut(&mut StdRng)) {
     struct SeedOnPanic(u64);
     impl Drop for SeedOnPanic {
         fn drop(&mut self) {
@@ -51,7 +51,7 @@ fn fuzz(case_count: u64, mut case: impl FnMut(&mut StdRng)) {
 }
 
 /// Flips, inserts, deletes, copies or truncates at up to four places.
-fn mutate(bytes: &mut Vec<u8>, random: &mut StdRng, alphabet: &[u8]) {
+pub fn mutate(bytes: &mut Vec<u8>, random: &mut StdRng, alphabet: &[u8]) {
     for _ in 0..random.random_range(1..=4) {
         let at = random.random_range(0..=bytes.len());
         let letter = if alphabet.is_empty() || random.random_bool(0.2) {

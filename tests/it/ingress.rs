@@ -188,21 +188,31 @@ fn await_preconfirmations(socket: &mut tungstenite::WebSocket<TcpStream>, count:
     }
 }
 
-fn subscribe(running: &Running, name: &str) -> tungstenite::WebSocket<TcpStream> {
+/// A subscriber, and the shard that its subscription's id names.
+fn subscribe_with_shard(running: &Running, name: &str) -> (tungstenite::WebSocket<TcpStream>, String) {
     let (mut socket, _) =
         tungstenite::client(format!("ws://{}/", running.address), connect(running)).expect("upgraded");
     let call = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"eth_subscribe","params":["{name}"]}}"#);
     socket.send(call.into()).expect("sent");
     let reply = socket.read().expect("in time").into_text().expect("text").to_string();
-    assert!(reply.contains(r#""result":"0x"#), "{reply}");
-    socket
+    let (_, id) = reply.split_once(r#""result":"0x"#).expect("an id");
+    let shard = id[..4].to_owned();
+    (socket, shard)
+}
+
+fn subscribe(running: &Running, name: &str) -> tungstenite::WebSocket<TcpStream> {
+    subscribe_with_shard(running, name).0
 }
 
 #[test]
 fn two_shards_serve_the_same_port_and_both_announce_everything() {
     let running = start(&[("http.shards", "2")]);
-    // The kernel spreads connections by their ports, so that of many each shard has some; ids name the shard.
-    let mut sockets: Vec<_> = (0..16).map(|_| subscribe(&running, "sequencer_preconfirmations")).collect();
+    // The kernel spreads connections by their ports, so that of many each shard has some.
+    let (mut sockets, shards): (Vec<_>, Vec<_>) =
+        (0..24).map(|_| subscribe_with_shard(&running, "sequencer_preconfirmations")).unzip();
+    for shard in ["0000", "0001"] {
+        assert!(shards.iter().any(|other| other == shard), "{shards:?}");
+    }
     let mut streams: Vec<TcpStream> = (0..16).map(|_| connect(&running)).collect();
     for nonce in 0..64 {
         let index = usize::try_from(nonce).expect("small") % streams.len();

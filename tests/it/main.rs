@@ -2,6 +2,7 @@
 
 mod codec;
 mod docs;
+mod http_fuzz;
 mod ingress;
 mod peers;
 mod tidy;

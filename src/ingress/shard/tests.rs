@@ -766,3 +766,27 @@ fn a_stop_takes_the_last_answers_and_tells_everyone_else() {
     let phase = shard.core.connection(shard.key).map(|connection| connection.phase());
     assert_eq!(phase, Some(crate::ingress::connection::Phase::Lingering));
 }
+
+#[test]
+fn a_read_of_a_connection_that_is_gone_does_not_go_on_to_the_query_pool() {
+    let mut shard = fixture();
+    let hash = B256::repeat_byte(1);
+    shard.post(&format!(r#"{{"jsonrpc":"2.0","id":1,"method":"eth_getTransactionByHash","params":["{hash}"]}}"#));
+    let Some(IngressMessage::Read { token, .. }) = shard.inbox.pop() else { panic!("the builder core is asked") };
+    shard.core.close(shard.key);
+    shard.key = shard.core.open(0);
+    let query = r#"{"jsonrpc":"2.0","id":2,"method":"eth_getLogs","params":[{}]}"#;
+    shard.post(&format!("[{}]", [query; RUNNING_PER_CONNECTION_MAX + 1].join(",")));
+    let reply = BuilderReply::Answer { token, answer: BuilderAnswer::Transaction(None), gate: Sequence(0) };
+    assert!(shard.replies.push(reply).is_ok());
+    shard.turn();
+    let jobs: Vec<QueryJob> = shard.jobs.try_iter().collect();
+    assert_eq!(jobs.len(), RUNNING_PER_CONNECTION_MAX, "the next connection's reads alone, and no more of them");
+    assert!(jobs.iter().all(|job| job.params == b"[{}]"));
+    for job in jobs {
+        let reply = QueryReply { token: job.token, outcome: Ok(b"1".to_vec()), gate: Sequence(0) };
+        assert!(shard.query_replies.push(reply).is_ok());
+    }
+    shard.turn();
+    assert_eq!(shard.jobs.try_iter().count(), 1);
+}
