@@ -55,10 +55,10 @@ fn check_encodings(rpc: &Rpc) {
     let raw = account(0).sign(|_| good(0));
     row("empty", b"", "-32000 empty");
     row("one byte", &[0x02], "-32000");
-    row("not a type", &[0x7f, 0xc0], "-32000 type 127");
+    row("not a type", &[0x7f, 0xc0], "-32000 0x7f");
     row("truncated", &raw[..raw.len() - 1], "-32000");
     row("trailing byte", &[&raw[..], &[0]].concat(), "-32000 after the end");
-    row("unknown type", &[&[0x06], &raw[1..]].concat(), "-32000 type 6");
+    row("unknown type", &[&[0x06], &raw[1..]].concat(), "-32000 0x06");
     row("blob transaction", &[&[0x03], &raw[1..]].concat(), "-32000 blob");
 
     // The same fields with one integer not minimal, then one byte string too long for its field.
