@@ -129,6 +129,8 @@ pub struct Connection {
     /// When the output last moved while there was some; `None` when there is none.
     write_progress_ns: Option<u64>,
     linger_until_ns: Option<u64>,
+    /// Dropped since nothing more is taken.
+    lingered_bytes: u64,
 }
 
 /// A request found by the parser: where its bytes are.
@@ -159,6 +161,7 @@ impl Connection {
             received_ns: now_ns,
             write_progress_ns: None,
             linger_until_ns: None,
+            lingered_bytes: 0,
         }
     }
 
@@ -372,6 +375,8 @@ impl Connection {
     fn find_request(&mut self, input: &mut Input<'_>, now_ns: u64) -> Option<Found> {
         loop {
             if self.stopped || self.closed {
+                self.lingered_bytes += (input.bytes.len() - input.taken) as u64;
+                self.closed |= self.lingered_bytes > self.limits().linger_bytes_max;
                 input.taken = input.bytes.len();
                 // The body of the last request lay in it.
                 self.buffer = Vec::new();

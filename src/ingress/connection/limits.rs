@@ -42,6 +42,8 @@ pub struct Limits {
     pub write_ns: u64,
     /// From the last byte written to closing: the peer reads the reply before its unread bytes make the kernel reset the connection.
     pub linger_ns: u64,
+    /// Dropped meanwhile: more than the largest body that may have been on its way, and the peer is not reading anyway.
+    pub linger_bytes_max: u64,
     /// Silence on a WebSocket after which it is pinged; after as much again it is closed.
     pub ping_ns: u64,
 }
@@ -66,6 +68,7 @@ impl Default for Limits {
             idle_ns: 120 * SECOND_NS,
             write_ns: 30 * SECOND_NS,
             linger_ns: SECOND_NS,
+            linger_bytes_max: 16 << 20,
             ping_ns: 30 * SECOND_NS,
         }
     }
