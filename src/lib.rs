@@ -31,6 +31,8 @@ pub mod mempool;
 
 pub mod builder;
 
+pub mod journal;
+
 pub mod state;
 
 pub mod chain;
