@@ -64,13 +64,7 @@ pub enum Record<'a> {
         tx: AdmittedTx<'a>,
     },
     /// A transaction left the pool without a place.
-    Dropped {
-        tx: Sequence,
-        hash: B256,
-        accepted_unix_ns: u64,
-        ended_unix_ns: u64,
-        end: EndState,
-    },
+    Dropped { tx: Sequence, hash: B256, accepted_unix_ns: u64, ended_unix_ns: u64, end: EndState },
     /// A block begins. Followed by its `Placed` records and its `Closed`; only `Admitted`, `Carried` and `Dropped` come in between.
     Opened { context: Cow<'a, BlockContext>, opened_unix_ns: u64 },
     /// The transaction `tx` is number `index` of the open block.
@@ -81,4 +75,67 @@ pub enum Record<'a> {
     Sealed { number: u64, hash: B256, state_root: B256, receipts_root: B256, sealed_unix_ns: u64 },
     /// Blocks above `to_block` never were; their transactions are in the pool again.
     RolledBack { to_block: u64, cause: RollbackCause },
+}
+
+/// Bytes before the payload.
+pub const HEADER_BYTES: usize = 17;
+
+/// The type byte. On disk: never renumber.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum RecordType {
+    Admitted = 1,
+    Carried = 2,
+    Dropped = 3,
+    Opened = 4,
+    Placed = 5,
+    Closed = 6,
+    Sealed = 7,
+    RolledBack = 8,
+}
+
+impl RecordType {
+    #[must_use]
+    pub fn from_byte(byte: u8) -> Option<Self> {
+        [
+            Self::Admitted,
+            Self::Carried,
+            Self::Dropped,
+            Self::Opened,
+            Self::Placed,
+            Self::Closed,
+            Self::Sealed,
+            Self::RolledBack,
+        ]
+        .into_iter()
+        .find(|kind| *kind as u8 == byte)
+    }
+}
+
+/// What the log keeps account of, without decoding the rest of a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Outline {
+    pub kind: RecordType,
+    pub sequence: Sequence,
+    /// The whole record.
+    pub len: usize,
+    /// `Dropped` and `Placed`: `tx`; `Carried`: `previous`; `Opened`, `Closed` and `Sealed`: the block number; 0 otherwise. It is the first
+    /// field of those payloads.
+    pub subject: u64,
+}
+
+impl Outline {
+    /// The outline of the record that `bytes` begins with; `None` when it is cut off or of no known type. Checks no checksum.
+    #[must_use]
+    pub fn of(bytes: &[u8]) -> Option<Self> {
+        let u64_at = |at: usize| Some(u64::from_le_bytes(bytes.get(at..at + 8)?.try_into().ok()?));
+        let len = u32::from_le_bytes(bytes.get(..4)?.try_into().ok()?) as usize;
+        let kind = RecordType::from_byte(*bytes.get(8)?)?;
+        let has_subject = !matches!(kind, RecordType::Admitted | RecordType::RolledBack);
+        if len < HEADER_BYTES + if has_subject { 8 } else { 0 } || bytes.len() < len {
+            return None;
+        }
+        let subject = if has_subject { u64_at(HEADER_BYTES)? } else { 0 };
+        Some(Self { kind, sequence: Sequence(u64_at(9)?), len, subject })
+    }
 }

@@ -6,12 +6,14 @@
 pub mod append_log;
 pub mod byte_log;
 pub mod doorbell;
+pub mod gate;
 
 use std::sync::Arc;
 
 use crossbeam::queue::ArrayQueue;
 
 pub use doorbell::Doorbell;
+pub use gate::Gate;
 
 /// Makes a ring of `slots` messages whose consumer sleeps behind `doorbell`.
 #[must_use]
