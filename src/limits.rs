@@ -92,3 +92,23 @@ pub const SLAB_BYTES_IN_FLIGHT: usize = 64 * 1_048_576;
 pub const CHAIN_SYNC_NS: u64 = 5_000_000_000;
 /// A wall clock that is further behind the newest block than this stops the start.
 pub const CLOCK_BEHIND_S_MAX: u64 = 60;
+
+/// Records that are not durable yet, in bytes: above it nothing is placed, so that what is left serves admission. About 25,000 transfers.
+pub const JOURNAL_BUSY_BYTES: usize = 4 * 1_048_576;
+/// Above it nothing is admitted either: 0.1 s of a disk that writes 80 MiB/s.
+pub const JOURNAL_BEHIND_BYTES: usize = 8 * 1_048_576;
+/// Payload of one group write. Latency is mostly the flush, so size is nearly free up to here.
+pub const JOURNAL_GROUP_BYTES_MAX: usize = 1_048_576;
+/// Capacity that the buffer of a turn's records has and keeps.
+pub const JOURNAL_BUFFER_BYTES: usize = 256 * 1_024;
+/// Buffers on their way to the journal thread. On full the builder core's buffer grows.
+pub const JOURNAL_RING_SLOTS: usize = 64;
+/// Bytes of one turn beyond the last look at the bounds: the records of one message of each shard, and of what it ends.
+pub const JOURNAL_TURN_SLACK_BYTES: usize = 4 * 1_048_576;
+/// Space kept for what is under way when no new slot can be made: everything not durable, the end of the open block, padding of groups.
+pub const JOURNAL_RESERVE_BYTES: u64 = (JOURNAL_BEHIND_BYTES + JOURNAL_TURN_SLACK_BYTES) as u64;
+/// Smallest slot: the reserve, and as much for work.
+pub const JOURNAL_SEGMENT_BYTES_MIN: u64 = 2 * JOURNAL_RESERVE_BYTES;
+/// Pooled transactions recorded once more in one turn of the builder's loop: about 0.1 ms.
+pub const CARRIES_PER_TURN: u32 = 64;
+const _: () = assert!(JOURNAL_BUSY_BYTES < JOURNAL_BEHIND_BYTES && JOURNAL_GROUP_BYTES_MAX > 4 * TX_BYTES_MAX);

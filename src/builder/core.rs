@@ -4,8 +4,11 @@
 //! `topology.rs`. Executes continuously: what is ready now is executed now and its place is fixed. Deliberately absent: threads, clocks,
 //! sockets, files.
 
+mod carry;
 mod reads;
+mod start;
 
+use std::borrow::Cow;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
@@ -19,13 +22,16 @@ use crate::builder::execution::{ExecutableTx, ExecutionError, Executor};
 use crate::builder::filler::{BlockFiller, Placement, Room};
 use crate::builder::sealing::ClosedBlock;
 use crate::builder::world::{World, WorldAccount, WorldError};
+use crate::chain::sealed_record::stored_end;
+use crate::journal::record::{AdmittedTx, CloseReason, Record};
 use crate::limits;
 use crate::mempool::{
-    AccountView, Deferral, EndState, GasNeeds, Invalid, Mempool, Reject, Removed, Submission, TxId, Verdict,
+    AccountView, Deferral, EndState, GasNeeds, Invalid, Mempool, Readiness, Reject, Removed, Submission, TxId, Verdict,
 };
 use crate::messages::{BuilderReply, ChainMessage, IngressMessage, Refusal, Submit, SubmitWait};
 use crate::primitives::{Address, B256, Bytes, Fork, ReplyToken, Sequence, ShardId};
 use crate::runtime::slab::{SlabReader, TxHandle};
+pub use start::{OpenStart, RestoredTx, Start};
 
 /// Both clocks at one moment.
 #[derive(Clone, Copy, Debug)]
@@ -62,11 +68,50 @@ pub trait Effects {
     fn chain(&mut self, message: ChainMessage);
     /// Free slots towards the chain thread: a transaction is admitted only while its end has a place to go.
     fn chain_room(&self) -> usize;
+    /// Appends the record of this sequence to the journal. Always possible: [`Effects::journal_room`] is asked before anything that may wait.
+    fn record(&mut self, sequence: Sequence, record: &Record<'_>);
+    /// What the journal can take.
+    fn journal_room(&self) -> JournalRoom;
+    /// Pooled transactions that were recorded before this sequence are to be recorded once more; 0: none.
+    fn carry_below(&self) -> Sequence;
+}
+
+/// What the journal can take, from everything to nothing that can wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum JournalRoom {
+    /// Its disk is full: only the open block's end is recorded.
+    Full,
+    /// Much is not durable yet: nothing is admitted or placed.
+    Behind,
+    /// Nothing is placed, so that what can still be taken serves admission.
+    Busy,
+    Plenty,
+}
+
+/// The bytes of a pooled transaction.
+enum TxBytes {
+    /// In the slab of the shard that received it.
+    Chunk(TxHandle),
+    /// Of a transaction that was pooled before the process started.
+    Restored(Box<[u8]>),
+}
+
+impl TxBytes {
+    fn of<'a>(&'a self, slabs: &'a [SlabReader]) -> &'a [u8] {
+        match self {
+            Self::Chunk(handle) => slabs[usize::from(handle.shard().0)].bytes(handle),
+            Self::Restored(bytes) => bytes,
+        }
+    }
 }
 
 /// What travels through the pool with a transaction.
 pub struct Payload {
-    handle: TxHandle,
+    bytes: TxBytes,
+    /// Sequence of the journal record that holds its bytes: its name in later records.
+    name: Sequence,
+    /// Sequence of its admission.
+    admitted: Sequence,
     /// In list order, `None` where the signature does not recover; empty unless type 4.
     authorities: Vec<Option<Address>>,
     shard: ShardId,
@@ -124,15 +169,18 @@ pub struct Core {
     last_opened_ns: u64,
     /// Monotonic deadline of the drain.
     drain_until_ns: Option<u64>,
-    abandoned_count: u64,
     /// Monotonic time at which waiting conditional transactions are offered again while no block is open.
     conditions_retry_ns: u64,
     /// Gas of everything executed so far, dropped executions included.
     gas_executed: u64,
+    /// What is left to be carried forward, oldest first, and the sequence below which it was named.
+    carrying: VecDeque<TxId>,
+    carried_below: Sequence,
 }
 
 impl Core {
-    /// A core that continues after the last of `recent` (oldest first); `executor` stands on the same state.
+    /// A core that continues after the last of `recent` (oldest first) and the record `sequence`; `executor` stands on the same state.
+    /// [`Core::start`] brings what was under way.
     #[must_use]
     pub fn new(
         settings: CoreSettings,
@@ -140,6 +188,7 @@ impl Core {
         executor: Executor,
         slabs: Vec<SlabReader>,
         recent: Vec<Arc<SealedBlock>>,
+        sequence: Sequence,
         fork_at: Box<dyn Fn(u64) -> Fork + Send>,
         now: Now,
     ) -> Self {
@@ -152,15 +201,16 @@ impl Core {
             slabs,
             recent: recent.into(),
             phase: Phase::Idle,
-            sequence: parent.sequence,
+            sequence,
             parent,
             placed_index: HashMap::with_capacity_and_hasher(limits::WORLD_ACCOUNTS_START, RandomState::default()),
             removed: Vec::with_capacity(64),
             last_opened_ns: now.monotonic_ns,
             drain_until_ns: None,
-            abandoned_count: 0,
             conditions_retry_ns: 0,
             gas_executed: 0,
+            carrying: VecDeque::new(),
+            carried_below: Sequence(0),
         };
         core.pool.set_base_fee(u128::from(core.next_base_fee_wei()));
         core
@@ -215,11 +265,19 @@ impl Core {
     }
 
     /// Takes over the block that the state thread has sealed.
-    pub fn on_sealed(&mut self, sealed: SealedBlock, effects: &mut impl Effects) {
+    pub fn on_sealed(&mut self, mut sealed: SealedBlock, effects: &mut impl Effects) {
         assert!(matches!(self.phase, Phase::Sealing(_)));
-        let sealed = Arc::new(sealed);
         let number = sealed.header.number;
         assert_eq!(number, self.parent.header.number + 1);
+        let record = Record::Sealed {
+            number,
+            hash: sealed.hash,
+            state_root: sealed.header.state_root,
+            receipts_root: sealed.header.receipts_root,
+            sealed_unix_ns: sealed.sealed_unix_ns,
+        };
+        sealed.sequence = append(&mut self.sequence, &record, effects);
+        let sealed = Arc::new(sealed);
         self.executor.world().sealed(sealed.state.clone(), number, sealed.hash);
         self.parent = Arc::clone(&sealed);
         self.phase = Phase::Idle;
@@ -243,16 +301,24 @@ impl Core {
     /// # Errors
     /// Fatal ones only: the state cannot be read, or execution broke its own rules.
     pub fn turn(&mut self, now: Now, effects: &mut impl Effects) -> Result<NextTurn, ExecutionError> {
-        self.expire(now, effects);
+        let room = effects.journal_room();
+        if room >= JournalRoom::Busy {
+            self.expire(now, effects);
+            self.carry(effects);
+        }
         match self.phase {
             Phase::Sealing(_) => return Ok(NextTurn::OnMessage),
             Phase::Idle => {
                 self.executor.world().trim();
                 self.retry_conditions_if_due(now);
-                let has_work = self.settings.execute && self.best_fits_next_block(now, effects)?;
-                if self.drain_until_ns.is_some_and(|until_ns| now.monotonic_ns >= until_ns || !has_work) {
-                    self.end_everything(now, effects);
+                let may_open = room == JournalRoom::Plenty;
+                let has_work = may_open && self.settings.execute && self.best_fits_next_block(now, effects)?;
+                let is_waiting = !may_open && self.settings.execute && self.pool.best().is_some();
+                if self.drain_until_ns.is_some_and(|until_ns| now.monotonic_ns >= until_ns || !(has_work || is_waiting)) {
                     return Ok(NextTurn::Drained);
+                }
+                if !may_open {
+                    return Ok(NextTurn::At(now.monotonic_ns + limits::PARK_NS_MAX));
                 }
                 if let Some(next) = self.open_if_due(has_work, now, effects)? {
                     return Ok(next);
@@ -262,6 +328,9 @@ impl Core {
         }
         let gas_start = self.gas_executed;
         for _ in 0..limits::EXECUTIONS_PER_TURN {
+            if effects.journal_room() < JournalRoom::Plenty {
+                break;
+            }
             match self.place_best(now, effects)? {
                 Step::Placed => {}
                 Step::Nothing => break,
@@ -269,7 +338,7 @@ impl Core {
                     if matches!(&self.phase, Phase::Filling(filling) if filling.deadline_ns.is_none()) {
                         self.announce(now, effects);
                     }
-                    self.close(effects)?;
+                    self.close(CloseReason::Full, effects)?;
                     return Ok(NextTurn::OnMessage);
                 }
             }
@@ -280,20 +349,11 @@ impl Core {
         self.close_if_due(now, effects)
     }
 
-    /// How many transactions were still in the pool when the core was drained; they have an end state that says so.
+    /// How many transactions are pooled: after a stop they wait in the journal for the next start.
     #[must_use]
-    pub fn abandoned_count(&self) -> u64 {
-        self.abandoned_count
-    }
-
-    /// Ends what is left in the pool: the process stops, and without a journal nothing of it survives.
-    fn end_everything(&mut self, now: Now, effects: &mut impl Effects) {
-        let ids: Vec<TxId> = self.pool.iter().map(|pooled| pooled.id).collect();
-        self.abandoned_count = ids.len() as u64;
-        for id in ids {
-            self.pool.invalid(id, Invalid::Stopped, now.monotonic_ns, &mut self.removed);
-        }
-        self.settle_removed(now, effects);
+    pub fn pooled_count(&self) -> u64 {
+        let counts = self.pool.counts();
+        u64::from(counts.ready) + u64::from(counts.queued)
     }
 
     fn submit(
@@ -332,7 +392,9 @@ impl Core {
             authorities: (!authorities.is_empty()).then(|| recovered.into_boxed_slice()),
             conditions: conditions.map(Box::new),
             payload: Payload {
-                handle,
+                bytes: TxBytes::Chunk(handle),
+                name: Sequence(self.sequence.0 + 1),
+                admitted: Sequence(self.sequence.0 + 1),
                 authorities,
                 shard,
                 waiter: (wait == SubmitWait::Preconfirmation).then_some(token),
@@ -346,10 +408,10 @@ impl Core {
         let sealed_nonce = if is_used_up { self.executor.world().sealed_account(&sender)?.nonce } else { 0 };
         let admitted = self.pool.admit(submission, &account, sealed_nonce, now.monotonic_ns, &mut self.removed);
         match admitted {
-            Ok(_) => {
-                self.sequence.0 += 1;
+            Ok(admission) => {
+                let gate = self.record_admitted(admission.id, effects);
                 if wait == SubmitWait::Admission {
-                    effects.reply(shard, BuilderReply::Admitted { token, hash, gate: self.sequence });
+                    effects.reply(shard, BuilderReply::Admitted { token, hash, gate });
                 }
             }
             Err(reject) => {
@@ -370,7 +432,19 @@ impl Core {
         if effects.chain_room() <= reserved {
             return Some(Refusal::ChainBehind);
         }
+        match effects.journal_room() {
+            JournalRoom::Full => return Some(Refusal::JournalFull),
+            JournalRoom::Behind => return Some(Refusal::JournalBehind),
+            JournalRoom::Busy | JournalRoom::Plenty => {}
+        }
         self.placed_index.contains_key(hash).then_some(Refusal::Pool(Reject::AlreadyKnown))
+    }
+
+    /// Records a transaction that has just entered the pool.
+    fn record_admitted(&mut self, id: TxId, effects: &mut impl Effects) -> Sequence {
+        let pooled = self.pool.get_by_id(id).expect("it was admitted a moment ago");
+        let record = Record::Admitted(admitted_tx(pooled.submission, &self.slabs));
+        append(&mut self.sequence, &record, effects)
     }
 
     /// Sends home what every transaction that just left the pool held, and tells who waits for it.
@@ -378,11 +452,20 @@ impl Core {
         for removed in self.removed.drain(..) {
             let Removed { submission, end, .. } = removed;
             let payload = submission.payload;
-            effects.free(payload.handle);
+            if let TxBytes::Chunk(handle) = payload.bytes {
+                effects.free(handle);
+            }
             if matches!(end, EndState::Rejected(_) | EndState::Placed) {
                 continue;
             }
-            self.sequence.0 += 1;
+            let record = Record::Dropped {
+                tx: payload.name,
+                hash: submission.hash,
+                accepted_unix_ns: payload.accepted_unix_ns,
+                ended_unix_ns: now.unix_ns,
+                end: stored_end(&end),
+            };
+            append(&mut self.sequence, &record, effects);
             if let Some(token) = payload.waiter {
                 effects.reply(payload.shard, BuilderReply::Ended { token, hash: submission.hash, end });
             }
@@ -486,7 +569,6 @@ impl Core {
             fork: (self.fork_at)(timestamp),
         };
         let filler = BlockFiller::open(context, &mut self.executor)?;
-        self.sequence.0 += 1;
         self.phase = Phase::Filling(Filling { filler, deferral_count: 0, unpaid_gas: 0, deadline_ns: None });
         Ok(())
     }
@@ -498,6 +580,11 @@ impl Core {
         let lasts_ns = if filling.filler.tx_count() == 0 { 0 } else { self.settings.interval_ns };
         filling.deadline_ns = Some(now.monotonic_ns + lasts_ns);
         self.last_opened_ns = now.monotonic_ns;
+        if filling.filler.tx_count() == 0 {
+            let record =
+                Record::Opened { context: Cow::Borrowed(&block.context), opened_unix_ns: now.unix_ns };
+            append(&mut self.sequence, &record, effects);
+        }
         effects.open(Arc::clone(block));
         effects.publish(Arc::new(Heads::new(self.recent.iter().cloned().collect(), Some(Arc::clone(block)))));
     }
@@ -556,12 +643,14 @@ impl Core {
         let tx = ExecutableTx {
             fields: &submission.fields,
             sender: submission.sender,
-            raw: self.slabs[usize::from(payload.shard.0)].bytes(&payload.handle),
+            raw: payload.bytes.of(&self.slabs),
             authorities: &payload.authorities,
         };
+        // The first place of a block comes after the record of its opening.
+        let opens = filling.deadline_ns.is_none();
         let placement = Placement {
             hash: submission.hash,
-            sequence: Sequence(self.sequence.0 + 1),
+            sequence: Sequence(self.sequence.0 + 1 + u64::from(opens)),
             accepted_unix_ns: payload.accepted_unix_ns,
             preconfirmed_unix_ns: now.unix_ns,
         };
@@ -581,11 +670,18 @@ impl Core {
                 self.set_unpaid_aside(id, placement.hash, now);
             }
             Ok(Some(index)) => {
-                self.sequence = placement.sequence;
                 self.gas_executed += filling.filler.last_gas_used();
                 self.placed_index.insert(placement.hash, index);
                 let waiter = payload.waiter.map(|token| (payload.shard, token, Arc::clone(filling.filler.block())));
-                if filling.deadline_ns.is_none() {
+                if opens {
+                    let context = Cow::Borrowed(&filling.filler.block().context);
+                    let record = Record::Opened { context, opened_unix_ns: now.unix_ns };
+                    append(&mut self.sequence, &record, effects);
+                }
+                let record = Record::Placed { tx: payload.name, index, preconfirmed_unix_ns: now.unix_ns };
+                let sequence = append(&mut self.sequence, &record, effects);
+                debug_assert_eq!(sequence, placement.sequence);
+                if opens {
                     self.announce(now, effects);
                 }
                 if let Some((shard, token, block)) = waiter {
@@ -667,7 +763,11 @@ impl Core {
                 self.abandon();
                 return Ok(NextTurn::Now);
             }
-            Some(deadline_ns) if is_draining || now.monotonic_ns >= deadline_ns => self.close(effects)?,
+            Some(_) if is_draining => self.close(CloseReason::Stop, effects)?,
+            Some(deadline_ns) if now.monotonic_ns >= deadline_ns => self.close(CloseReason::Deadline, effects)?,
+            Some(deadline_ns) if effects.journal_room() < JournalRoom::Plenty => {
+                return Ok(NextTurn::At(deadline_ns));
+            }
             _ if has_more => return Ok(NextTurn::Now),
             Some(deadline_ns) => return Ok(NextTurn::At(deadline_ns)),
             None => {}
@@ -675,12 +775,15 @@ impl Core {
         Ok(NextTurn::OnMessage)
     }
 
-    fn close(&mut self, effects: &mut impl Effects) -> Result<(), ExecutionError> {
+    fn close(&mut self, reason: CloseReason, effects: &mut impl Effects) -> Result<(), ExecutionError> {
         let Phase::Filling(filling) = std::mem::replace(&mut self.phase, Phase::Idle) else {
             return Ok(());
         };
-        self.sequence.0 += 1;
-        let closed = filling.filler.close(&mut self.executor, self.sequence)?;
+        let number = filling.filler.block().context.number;
+        // A body of 8 MiB holds far fewer than 2^32 transactions.
+        let tx_count = filling.filler.tx_count() as u32;
+        let sequence = append(&mut self.sequence, &Record::Closed { number, tx_count, reason }, effects);
+        let closed = filling.filler.close(&mut self.executor, sequence)?;
         self.phase = Phase::Sealing(Arc::clone(&closed.block));
         effects.close(closed);
         Ok(())
@@ -701,6 +804,25 @@ impl Core {
 
     fn next_base_fee_wei(&self) -> u64 {
         next_base_fee_wei(&self.parent.header)
+    }
+}
+
+/// Gives the record the next sequence and hands it to the journal.
+fn append(sequence: &mut Sequence, record: &Record<'_>, effects: &mut impl Effects) -> Sequence {
+    sequence.0 += 1;
+    effects.record(*sequence, record);
+    *sequence
+}
+
+/// A pooled transaction as the journal keeps it.
+fn admitted_tx<'a>(submission: &'a Submission<Payload>, slabs: &'a [SlabReader]) -> AdmittedTx<'a> {
+    let payload = &submission.payload;
+    AdmittedTx {
+        sender: submission.sender,
+        accepted_unix_ns: payload.accepted_unix_ns,
+        authorities: Cow::Borrowed(&payload.authorities),
+        conditions: submission.conditions.as_deref().map(Cow::Borrowed),
+        raw: payload.bytes.of(slabs),
     }
 }
 

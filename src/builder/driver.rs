@@ -6,13 +6,15 @@ use std::time::{Duration, Instant};
 
 use crate::builder::block::{Heads, OpenBlock, SealedBlock};
 use crate::builder::clock::BlockClock;
-use crate::builder::core::{Core, Effects, NextTurn, Now};
+use crate::builder::core::{Core, Effects, JournalRoom, NextTurn, Now, Start, StartError};
 use crate::builder::execution::ExecutionError;
+use crate::builder::journal_outbox::JournalOutbox;
 use crate::builder::sealing::ClosedBlock;
 use crate::config::Wait;
+use crate::journal::record::Record;
 use crate::limits;
 use crate::messages::{BuilderReply, ChainMessage, IngressMessage, StateMessage};
-use crate::primitives::ShardId;
+use crate::primitives::{Sequence, ShardId};
 use crate::ring::{Consumer, Doorbell, Producer};
 use crate::runtime::clock;
 use crate::runtime::slab::TxHandle;
@@ -33,29 +35,55 @@ pub struct BuilderSeat {
     pub state: Producer<StateMessage>,
     pub sealed: Consumer<SealedBlock>,
     pub chain: Producer<ChainMessage>,
+    pub journal: JournalOutbox,
     pub doorbell: Arc<Doorbell>,
     pub shared: Arc<Shared>,
     pub wait: Wait,
+    /// What was under way when the process before this one ended.
+    pub start: Start,
+}
+
+/// Why the builder core's thread ended.
+#[derive(Debug, thiserror::Error)]
+pub enum BuilderError {
+    #[error(transparent)]
+    Execution(#[from] ExecutionError),
+    #[error(transparent)]
+    Start(#[from] StartError),
 }
 
 /// Runs until the process is told to stop and everything is sealed, or until a fatal error.
 ///
 /// # Errors
 /// The state cannot be read, or execution broke its own rules: the process must stop.
-pub fn run(seat: BuilderSeat, mut core: Core) -> Result<(), ExecutionError> {
-    let BuilderSeat { shards, state, mut sealed, chain, doorbell, shared, wait } = seat;
+pub fn run(seat: BuilderSeat, mut core: Core) -> Result<(), BuilderError> {
+    let BuilderSeat { shards, state, mut sealed, chain, journal, doorbell, shared, wait, start } = seat;
     doorbell.adopt_current_thread();
     let mut clock = BlockClock::new(clock::monotonic_ns(), clock::wall_unix_ns());
     let (mut inboxes, outboxes): (Vec<_>, Vec<_>) = shards
         .into_iter()
         .map(|rings| {
             let outbox =
-                Outbox { replies: rings.replies, freed: rings.freed, doorbell: rings.doorbell, has_replies: false };
+                Outbox { replies: rings.replies, freed: rings.freed, doorbell: rings.doorbell, must_ring: false };
             (rings.from_shard, outbox)
         })
         .unzip();
-    let mut effects =
-        RingEffects { outboxes, state, chain, shared, followed_count: 0, has_news: false, has_chain_messages: false };
+    let durable = shared.gate.durable();
+    let mut effects = RingEffects {
+        outboxes,
+        state,
+        chain,
+        journal,
+        shared,
+        durable,
+        followed_count: 0,
+        has_news: false,
+        has_chain_messages: false,
+    };
+    let monotonic_ns = clock::monotonic_ns();
+    let now = Now { monotonic_ns, unix_ns: clock.advance(monotonic_ns, clock::wall_unix_ns()) };
+    core.start(start, now, &mut effects)?;
+    effects.end_turn();
     loop {
         let monotonic_ns = clock::monotonic_ns();
         let now = Now { monotonic_ns, unix_ns: clock.advance(monotonic_ns, clock::wall_unix_ns()) };
@@ -65,35 +93,46 @@ pub fn run(seat: BuilderSeat, mut core: Core) -> Result<(), ExecutionError> {
         while let Some(block) = sealed.pop() {
             core.on_sealed(block, &mut effects);
         }
+        effects.durable = effects.shared.gate.durable();
         let mut message_count = 0;
         for (index, inbox) in inboxes.iter_mut().enumerate() {
             for _ in 0..limits::MESSAGES_PER_TURN_AND_SHARD {
                 let Some(message) = inbox.pop() else { break };
-                core.on_message(ShardId(index as u16), message, now, &mut effects)?;
+                core.on_message(ShardId(index as u16), message, now, &mut effects).map_err(ExecutionError::from)?;
                 message_count += 1;
             }
         }
         let next = core.turn(now, &mut effects)?;
-        effects.end_turn(&core);
+        effects.end_turn();
         if next == NextTurn::Drained {
-            // No block is open or sealing, so both rings have room.
-            assert!(effects.state.push(StateMessage::Stop).is_ok());
-            effects.state.wake();
-            effects.chain(ChainMessage::Stop);
-            effects.chain.wake();
-            if core.abandoned_count() > 0 {
-                tracing::warn!(
-                    count = core.abandoned_count(),
-                    "transactions were not placed before the stop; their status says so"
-                );
-            }
+            stop(&core, &mut effects, &doorbell);
             return Ok(());
         }
         if message_count == 0 && next != NextTurn::Now {
+            let awaited = effects.journal.awaited();
+            effects.shared.gate.want(effects.shared.builder_waiter(), awaited);
             idle(&doorbell, wait, next, now, || {
-                !sealed.is_empty() || inboxes.iter().any(|inbox| !inbox.is_empty()) || effects.shared.is_stopping()
+                !sealed.is_empty()
+                    || inboxes.iter().any(|inbox| !inbox.is_empty())
+                    || effects.shared.is_stopping()
+                    || awaited.is_some_and(|awaited| awaited <= effects.shared.gate.durable())
             });
         }
+    }
+}
+
+/// Tells the threads behind the builder core that nothing more comes. No block is open or sealing.
+fn stop(core: &Core, effects: &mut RingEffects, doorbell: &Doorbell) {
+    while !effects.journal.stop() {
+        doorbell.park(Some(Duration::from_nanos(limits::PARK_NS_MAX)), || false);
+        effects.end_turn();
+    }
+    assert!(effects.state.push(StateMessage::Stop).is_ok());
+    effects.state.wake();
+    effects.chain(ChainMessage::Stop);
+    effects.chain.wake();
+    if core.pooled_count() > 0 {
+        tracing::info!(count = core.pooled_count(), "transactions wait in the journal for the next start");
     }
 }
 
@@ -118,14 +157,18 @@ struct Outbox {
     replies: Producer<BuilderReply>,
     freed: Producer<TxHandle>,
     doorbell: Arc<Doorbell>,
-    has_replies: bool,
+    /// The shard has to look at its ring now; otherwise the journal thread rings when something may leave.
+    must_ring: bool,
 }
 
 struct RingEffects {
     outboxes: Vec<Outbox>,
     state: Producer<StateMessage>,
     chain: Producer<ChainMessage>,
+    journal: JournalOutbox,
     shared: Arc<Shared>,
+    /// How far the journal was durable when the turn began.
+    durable: Sequence,
     /// Placed transactions since the state thread was last woken.
     followed_count: u32,
     /// Something that subscribers want to hear happened in this turn.
@@ -134,20 +177,24 @@ struct RingEffects {
 }
 
 impl RingEffects {
-    /// Makes the turn's records durable (a null journal: at once), then wakes everyone concerned, once each.
-    fn end_turn(&mut self, core: &Core) {
-        // ORDERING: Release; a shard that sees the sequence by its Acquire load sees everything published before it.
-        self.shared.durable_seq.store(core.sequence().0, Ordering::Release);
-        // ORDERING: what was published above comes before the look at who listens; pairs with the fence of a shard that begins to listen
-        // and then looks at what is published.
+    /// Hands the turn's records to the journal and wakes everyone concerned, once each: who waits for those records is woken by the
+    /// journal thread, when they are durable.
+    fn end_turn(&mut self) {
+        // ORDERING: what was published comes before the look at who listens; pairs with the fence of a shard that begins to listen and
+        // then looks at what is published.
         fence(Ordering::SeqCst);
+        let is_news_recorded = !self.journal.is_empty();
         for (index, outbox) in self.outboxes.iter_mut().enumerate() {
             let is_listening = self.has_news && self.shared.wants_events[index].load(Ordering::Relaxed);
-            if std::mem::take(&mut outbox.has_replies) || is_listening {
+            if is_listening && is_news_recorded {
+                self.journal.wake_when_durable(ShardId(index as u16));
+            }
+            if std::mem::take(&mut outbox.must_ring) || (is_listening && !is_news_recorded) {
                 outbox.doorbell.ring();
             }
         }
         self.has_news = false;
+        self.journal.end_turn(self.shared.gate.durable());
         if std::mem::take(&mut self.has_chain_messages) {
             self.chain.wake();
         }
@@ -161,9 +208,14 @@ impl RingEffects {
 impl Effects for RingEffects {
     fn reply(&mut self, shard: ShardId, reply: BuilderReply) {
         let outbox = &mut self.outboxes[usize::from(shard.0)];
+        let gate = reply.gate();
         // The shard keeps at most `IN_FLIGHT_PER_SHARD_MAX` requests unanswered, and the ring has as many slots.
         assert!(outbox.replies.push(reply).is_ok());
-        outbox.has_replies = true;
+        if gate > self.durable && self.journal.holds(gate) {
+            self.journal.wake_when_durable(shard);
+        } else {
+            outbox.must_ring = true;
+        }
     }
 
     fn free(&mut self, handle: TxHandle) {
@@ -201,5 +253,17 @@ impl Effects for RingEffects {
 
     fn chain_room(&self) -> usize {
         self.chain.slots() - self.chain.len()
+    }
+
+    fn record(&mut self, sequence: Sequence, record: &Record<'_>) {
+        self.journal.record(sequence, record);
+    }
+
+    fn journal_room(&self) -> JournalRoom {
+        self.journal.room()
+    }
+
+    fn carry_below(&self) -> Sequence {
+        self.journal.carry_below()
     }
 }

@@ -93,14 +93,8 @@ impl Executor {
         context: &BlockContext,
         mut on_diffs: impl FnMut(&mut World),
     ) -> Result<(), ExecutionError> {
-        let spec = spec_of(context.fork);
-        if self.evm.ctx.cfg.spec != spec {
-            self.evm.ctx.cfg = cfg_env(self.chain_id, context.fork);
-            self.evm.instruction = EthInstructions::new_mainnet_with_spec(spec);
-            self.evm.precompiles = EthPrecompiles::new(spec);
-        }
         self.world().begin_block(context.number);
-        self.evm.set_block(block_env(context));
+        self.set_environment(context);
         for (eip, address, data) in [
             ("EIP-4788", eip4788::BEACON_ROOTS_ADDRESS, context.parent_beacon_block_root),
             ("EIP-2935", eip2935::HISTORY_STORAGE_ADDRESS, context.parent_hash),
@@ -109,6 +103,21 @@ impl Executor {
             on_diffs(self.world());
         }
         Ok(())
+    }
+
+    /// Goes on with a block that another executor began over the same world: its system calls were made there.
+    pub fn continue_block(&mut self, context: &BlockContext) {
+        self.set_environment(context);
+    }
+
+    fn set_environment(&mut self, context: &BlockContext) {
+        let spec = spec_of(context.fork);
+        if self.evm.ctx.cfg.spec != spec {
+            self.evm.ctx.cfg = cfg_env(self.chain_id, context.fork);
+            self.evm.instruction = EthInstructions::new_mainnet_with_spec(spec);
+            self.evm.precompiles = EthPrecompiles::new(spec);
+        }
+        self.evm.set_block(block_env(context));
     }
 
     /// Executes and commits one transaction.

@@ -16,6 +16,8 @@ pub mod clock;
 
 pub mod conditions;
 
+pub mod journal_outbox;
+
 pub mod driver;
 
 pub mod replay;

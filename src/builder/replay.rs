@@ -1,6 +1,9 @@
-//! From a chain database to the state at its tip: every stored block is executed again and must come out as it is stored.
+//! From what is on disk to the state at its tip: every block is executed again and must come out as it was.
 //!
-//! Runs before any thread is started.
+//! Chain database → state at its tip; journal ([`from_journal`]) → the blocks behind it, the open block and the pool. Runs before any
+//! thread is started.
+
+pub mod from_journal;
 
 use std::sync::Arc;
 
@@ -12,7 +15,7 @@ use crate::builder::execution::{ExecutableTx, ExecutionError, Executor};
 use crate::builder::filler::{BlockFiller, Placement};
 use crate::builder::sealing::Sealer;
 use crate::builder::world::World;
-use crate::chain::{ChainError, ChainReader, StoredBlock};
+use crate::chain::{ChainError, ChainReader};
 use crate::codec::transaction::{self, TxError};
 use crate::config::genesis::ChainSpec;
 use crate::crypto::recovery::{self, RecoverItem};
@@ -40,6 +43,8 @@ pub enum ReplayError {
     GenesisDiffers { stored: B256, configured: B256 },
     #[error("block {number} was stored with hash {stored} and comes out as {executed}")]
     HashDiffers { number: u64, stored: B256, executed: B256 },
+    #[error(transparent)]
+    Journal(#[from] from_journal::Disagreement),
 }
 
 /// Block 0 over its state.
@@ -75,72 +80,146 @@ pub fn genesis_block<S: StateStore<Reader = Snapshot>>(
     })
 }
 
-/// Executes everything after block 0 and returns the tip's last blocks, oldest first, and the world that stands on it.
-///
-/// # Errors
-/// The first block that does not come out as stored.
-pub fn replay<S: StateStore<Reader = Snapshot>>(
-    spec: &ChainSpec,
-    chain: &ChainReader,
-    store: &mut S,
-    first: SealedBlock,
-) -> Result<(Vec<Arc<SealedBlock>>, World), ReplayError> {
-    let mut world = World::new(first.state.clone());
-    world.set_block_hash(0, first.hash);
-    let fork = spec.fork_at(first.header.timestamp);
-    let mut executor = Executor::new(world, spec.chain_id, spec.deposit_contract, fork);
-    let mut sealer = Sealer::default();
-    let mut recent = vec![Arc::new(first)];
-    for number in 1..=chain.latest_number().unwrap_or(0) {
-        let stored = chain.block_by_number(number)?.ok_or(ReplayError::BlockMissing { number })?;
-        let parent =
-            recent.last().map(|block| block.state.clone()).expect("the list starts with block 0 and only grows");
-        sealer.begin();
-        let sealed = replay_block(spec, &stored, &parent, store, &mut executor, &mut sealer)?;
-        executor.world().sealed(sealed.state.clone(), number, sealed.hash);
-        recent.push(Arc::new(sealed));
-        let held_bytes = |list: &[Arc<SealedBlock>]| list.iter().map(|block| block.held_bytes).sum::<u64>();
-        while recent.len() > limits::RECENT_BLOCKS_MAX
-            || (recent.len() > 2 && held_bytes(&recent) > limits::RECENT_BLOCKS_BYTES_MAX)
-        {
-            recent.remove(0);
-        }
-        store.reclaim()?;
-    }
-    Ok((recent, executor.into_world()))
+/// Stored blocks as replay needs them: the chain database, or a list in a test.
+pub trait BlockSource {
+    /// Number of the newest block; `None` before block 0 is stored.
+    fn latest_number(&self) -> Option<u64>;
+
+    /// The hash of the block with a number.
+    ///
+    /// # Errors
+    /// A failed or damaged read.
+    fn hash_by_number(&self, number: u64) -> Result<Option<B256>, ChainError>;
+
+    /// Shows a block to `visit`: its header, its hash, and its transactions in order.
+    ///
+    /// # Errors
+    /// A block that is missing or damaged, or what `visit` answers.
+    fn visit(&self, number: u64, visit: &mut Visit<'_>) -> Result<(), ReplayError>;
 }
 
-fn replay_block<S: StateStore<Reader = Snapshot>>(
-    spec: &ChainSpec,
-    stored: &StoredBlock,
-    parent: &Snapshot,
-    store: &mut S,
-    executor: &mut Executor,
-    sealer: &mut Sealer,
-) -> Result<SealedBlock, ReplayError> {
-    let number = stored.number();
-    let header = Header::decode(&mut stored.header_rlp()?).map_err(|source| ReplayError::Header { number, source })?;
-    let mut filler = BlockFiller::open(context_of(&header, spec), executor)?;
-    for (index, tx) in stored.txs().enumerate() {
-        let tx = tx?;
-        let decoded = transaction::decode(tx.raw).map_err(|source| ReplayError::Transaction {
-            number,
-            index: index as u32,
-            source,
-        })?;
-        let authorities = recover_authorities(tx.raw, &decoded);
-        let executable =
-            ExecutableTx { fields: &decoded.fields, sender: tx.sender, raw: tx.raw, authorities: &authorities };
-        let placement =
-            Placement { hash: tx.hash, sequence: Sequence(0), accepted_unix_ns: 0, preconfirmed_unix_ns: 0 };
-        filler.place(executor, &executable, placement)?;
+/// What looks at a stored block.
+pub type Visit<'v> = dyn FnMut(&Header, &B256, &mut dyn Iterator<Item = Result<StoredTxView<'_>, ChainError>>) -> Result<(), ReplayError>
+    + 'v;
+
+/// A transaction of a stored block.
+#[derive(Clone, Copy, Debug)]
+pub struct StoredTxView<'a> {
+    pub raw: &'a [u8],
+    pub hash: B256,
+    pub sender: Address,
+}
+
+impl BlockSource for ChainReader {
+    fn latest_number(&self) -> Option<u64> {
+        self.latest_number()
     }
-    let closed = filler.close(executor, Sequence(0))?;
-    let sealed = sealer.seal(closed, parent, store, clock::wall_unix_ns())?;
-    if sealed.hash != stored.hash() {
-        return Err(ReplayError::HashDiffers { number, stored: stored.hash(), executed: sealed.hash });
+
+    fn hash_by_number(&self, number: u64) -> Result<Option<B256>, ChainError> {
+        self.hash_by_number(number)
     }
-    Ok(sealed)
+
+    fn visit(&self, number: u64, visit: &mut Visit<'_>) -> Result<(), ReplayError> {
+        let stored = self.block_by_number(number)?.ok_or(ReplayError::BlockMissing { number })?;
+        let header =
+            Header::decode(&mut stored.header_rlp()?).map_err(|source| ReplayError::Header { number, source })?;
+        let mut txs =
+            stored.txs().map(|tx| tx.map(|tx| StoredTxView { raw: tx.raw, hash: tx.hash, sender: tx.sender }));
+        visit(&header, &stored.hash(), &mut txs)
+    }
+}
+
+/// Makes the state again, block by block: first those of the chain database, then those that only the journal holds.
+pub struct Replay<'s, S> {
+    spec: &'s ChainSpec,
+    store: &'s mut S,
+    executor: Executor,
+    sealer: Sealer,
+    /// Oldest first, bounded like those of a running builder core.
+    recent: Vec<Arc<SealedBlock>>,
+    held_bytes: u64,
+}
+
+impl<'s, S: StateStore<Reader = Snapshot>> Replay<'s, S> {
+    /// Stands on block 0.
+    pub fn new(spec: &'s ChainSpec, store: &'s mut S, genesis: SealedBlock) -> Self {
+        let mut world = World::new(genesis.state.clone());
+        world.set_block_hash(0, genesis.hash);
+        let fork = spec.fork_at(genesis.header.timestamp);
+        let executor = Executor::new(world, spec.chain_id, spec.deposit_contract, fork);
+        let held_bytes = genesis.held_bytes;
+        Self { spec, store, executor, sealer: Sealer::default(), recent: vec![Arc::new(genesis)], held_bytes }
+    }
+
+    /// Executes everything that is stored after block 0.
+    ///
+    /// # Errors
+    /// The first block that does not come out as stored.
+    pub fn stored(&mut self, chain: &impl BlockSource) -> Result<(), ReplayError> {
+        for number in 1..=chain.latest_number().unwrap_or(0) {
+            chain.visit(number, &mut |header, hash, txs| {
+                let sealed = self.stored_block(header, hash, txs)?;
+                self.remember(sealed)
+            })?;
+        }
+        Ok(())
+    }
+
+    fn stored_block(
+        &mut self,
+        header: &Header,
+        hash: &B256,
+        txs: &mut dyn Iterator<Item = Result<StoredTxView<'_>, ChainError>>,
+    ) -> Result<SealedBlock, ReplayError> {
+        let number = header.number;
+        self.sealer.begin();
+        let mut filler = BlockFiller::open(context_of(header, self.spec), &mut self.executor)?;
+        for (index, tx) in txs.enumerate() {
+            let tx = tx?;
+            let decoded = transaction::decode(tx.raw).map_err(|source| ReplayError::Transaction {
+                number,
+                index: index as u32,
+                source,
+            })?;
+            let authorities = recover_authorities(tx.raw, &decoded);
+            let executable =
+                ExecutableTx { fields: &decoded.fields, sender: tx.sender, raw: tx.raw, authorities: &authorities };
+            let placement =
+                Placement { hash: tx.hash, sequence: Sequence(0), accepted_unix_ns: 0, preconfirmed_unix_ns: 0 };
+            filler.place(&mut self.executor, &executable, placement)?;
+        }
+        let closed = filler.close(&mut self.executor, Sequence(0))?;
+        let sealed = self.sealer.seal(closed, &self.tip().state.clone(), self.store, clock::wall_unix_ns())?;
+        if sealed.hash != *hash {
+            return Err(ReplayError::HashDiffers { number, stored: *hash, executed: sealed.hash });
+        }
+        Ok(sealed)
+    }
+
+    /// The newest block.
+    fn tip(&self) -> &Arc<SealedBlock> {
+        self.recent.last().expect("the list starts with block 0 and keeps its last")
+    }
+
+    /// Makes a block the parent of the next.
+    fn remember(&mut self, sealed: SealedBlock) -> Result<(), ReplayError> {
+        self.executor.world().sealed(sealed.state.clone(), sealed.header.number, sealed.hash);
+        self.held_bytes += sealed.held_bytes;
+        self.recent.push(Arc::new(sealed));
+        while self.recent.len() > limits::RECENT_BLOCKS_MAX
+            || (self.recent.len() > 2 && self.held_bytes > limits::RECENT_BLOCKS_BYTES_MAX)
+        {
+            self.held_bytes -= self.recent.remove(0).held_bytes;
+        }
+        self.store.reclaim()?;
+        Ok(())
+    }
+
+    /// The newest blocks, oldest first, and the world that stands on them.
+    #[must_use]
+    pub fn into_parts(self) -> (Vec<Arc<SealedBlock>>, World) {
+        (self.recent, self.executor.into_world())
+    }
 }
 
 /// Recovers the authorities of a type 4 transaction, in list order; empty for other types.

@@ -11,6 +11,7 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
+use crate::limits;
 use crate::primitives::{Address, Bytes, Fork};
 use settings::{SETTINGS, Setting};
 
@@ -238,6 +239,7 @@ pub struct Config {
     pub execute: bool,
     pub order: Order,
     pub mempool: MempoolConfig,
+    pub journal: JournalConfig,
     pub query: QueryConfig,
     pub hash_threads: usize,
     pub status_retention_ns: u64,
@@ -280,6 +282,16 @@ pub struct MempoolConfig {
 }
 
 #[derive(Clone, Debug)]
+pub struct JournalConfig {
+    /// `None`: `journal` in the data directory.
+    pub dir: Option<PathBuf>,
+    /// Whether what is acknowledged survives a power cut.
+    pub sync: bool,
+    pub segment_bytes: u64,
+    pub segments_kept_max: usize,
+}
+
+#[derive(Clone, Debug)]
 pub struct QueryConfig {
     pub threads: usize,
     pub gas_max: u64,
@@ -319,6 +331,20 @@ impl Config {
                 transactions_max: raw.number("mempool.transactions-max", "16 to 1048576", 16, 1 << 20)?,
                 bytes_max: raw.number("mempool.bytes-max", "1 MiB to 64 GiB", 1 << 20, 64 << 30)?,
                 per_sender_max: raw.number("mempool.per-sender-max", "1 to 1048576", 1, 1 << 20)?,
+            },
+            journal: JournalConfig {
+                dir: raw.optional("journal.dir", "a directory", path)?,
+                sync: raw.value("journal.sync", "always or off", |value| match value {
+                    "always" => Some(true),
+                    "off" => Some(false),
+                    _ => None,
+                })?,
+                segment_bytes: raw.value("journal.segment-bytes", "24 MiB to 3 GiB, a multiple of 4096", |value| {
+                    value.parse().ok().filter(|bytes: &u64| {
+                        (limits::JOURNAL_SEGMENT_BYTES_MIN..=3 << 30).contains(bytes) && bytes.is_multiple_of(4_096)
+                    })
+                })?,
+                segments_kept_max: raw.number("journal.segments-kept", "3 to 65536", 3, 65_536)?,
             },
             query: QueryConfig {
                 threads: raw.number("query.threads", "1 to 64", 1, 64)?,

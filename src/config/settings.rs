@@ -63,6 +63,23 @@ pub const SETTINGS: &[Setting] = &[
     aliased("mempool.transactions-max", "131072", "Transactions in the pool", "MEMPOOL_MAX_SIZE"),
     setting("mempool.bytes-max", "268435456", "Encoded bytes in the pool"),
     setting("mempool.per-sender-max", "4096", "Transactions of one sender in the pool"),
+    setting(
+        "journal.sync",
+        "always",
+        "always: what is acknowledged survives a power cut. off: it survives a crash of the process only; for measurements",
+    ),
+    aliased(
+        "journal.dir",
+        "",
+        "Directory of the journal, on a disk of its own for example. Unset: `journal` in the data directory",
+        "MEMPOOL_WAL_PATH",
+    ),
+    setting("journal.segment-bytes", "67108864", "Size of a journal segment, a multiple of 4096"),
+    setting(
+        "journal.segments-kept",
+        "12",
+        "Segments held before transactions that still wait in the pool are copied forward to free the oldest",
+    ),
     setting("query.threads", "2", "Threads for heavy reads (eth_call, eth_getLogs, …)"),
     setting("query.gas-max", "50000000", "Gas of one eth_call or eth_estimateGas"),
     setting("query.timeout-ms", "2000", "Time of one heavy read"),

@@ -24,7 +24,7 @@ impl Core {
             BuilderRead::Slot { address, slot } => BuilderAnswer::Slot(self.executor.world().peek_slot(address, slot)?),
             BuilderRead::Transaction { hash } => BuilderAnswer::Transaction(self.pool.get(&hash).map(|pooled| {
                 let payload = &pooled.submission.payload;
-                let raw = self.slabs[usize::from(payload.shard.0)].bytes(&payload.handle);
+                let raw = payload.bytes.of(&self.slabs);
                 PooledTx { raw: Bytes::copy_from_slice(raw), sender: pooled.submission.sender }
             })),
             BuilderRead::Status { hash } => BuilderAnswer::Status(self.live_status(&hash)),
