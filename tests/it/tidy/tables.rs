@@ -47,6 +47,7 @@ pub const IMPORTS: &[(&str, &[&str])] = &[
     ("builder::world", &["limits", "primitives", "state"]),
     ("builder::driver", &["config", "limits", "messages", "primitives", "ring", "runtime", "topology"]),
     ("builder::replay", &["chain", "codec", "config", "crypto", "limits", "primitives", "runtime", "state"]),
+    ("journal", &["builder", "chain", "mempool", "primitives"]),
     ("state", &["crypto"]),
     ("state::memory", &["crypto"]),
     ("state::driver", &["builder", "limits", "messages", "ring", "runtime"]),
