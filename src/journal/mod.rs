@@ -11,4 +11,6 @@
 
 pub mod history;
 pub mod record;
+pub mod report;
+pub mod rollback;
 pub mod storage;

@@ -48,6 +48,7 @@ pub const IMPORTS: &[(&str, &[&str])] = &[
     ("builder::driver", &["config", "limits", "messages", "primitives", "ring", "runtime", "topology"]),
     ("builder::replay", &["chain", "codec", "config", "crypto", "limits", "primitives", "runtime", "state"]),
     ("journal", &["builder", "chain", "mempool", "primitives"]),
+    ("journal::rollback", &["codec", "primitives"]),
     ("state", &["crypto"]),
     ("state::memory", &["crypto"]),
     ("state::driver", &["builder", "limits", "messages", "ring", "runtime"]),
