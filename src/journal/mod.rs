@@ -11,3 +11,6 @@
 
 pub mod record;
 pub mod storage;
+
+pub mod file_storage;
+mod uring;

@@ -29,8 +29,11 @@ fn restored(pool: &Mempool<u64>, policy: Box<dyn OrderingPolicy>) -> Mempool<u64
     copy
 }
 
-/// What is pooled of each sender, and what it could send next.
-fn listing(pool: &Mempool<u64>) -> Vec<(Vec<(B256, Readiness, U256)>, Option<u64>)> {
+/// What is pooled of a sender, with its cost, and the nonce that it could send next.
+type Listed = (Vec<(B256, Readiness, U256)>, Option<u64>);
+
+/// Of each sender.
+fn listing(pool: &Mempool<u64>) -> Vec<Listed> {
     let of = |sender: u8| {
         let list = pool.iter_sender(&address(sender));
         let list = list
