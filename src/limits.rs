@@ -92,3 +92,8 @@ pub const SLAB_BYTES_IN_FLIGHT: usize = 64 * 1_048_576;
 pub const CHAIN_SYNC_NS: u64 = 5_000_000_000;
 /// A wall clock that is further behind the newest block than this stops the start.
 pub const CLOCK_BEHIND_S_MAX: u64 = 60;
+
+/// Entries of the journal's io_uring: one write is in flight at a time.
+pub const JOURNAL_RING_ENTRIES: u32 = 2;
+/// Piece in which a new slot is filled, or an old one read through: large enough that the calls cost nothing beside the disk.
+pub const JOURNAL_ZEROS_BYTES: usize = 1_048_576;

@@ -14,3 +14,6 @@ pub mod record;
 pub mod report;
 pub mod rollback;
 pub mod storage;
+
+pub mod file_storage;
+mod uring;
