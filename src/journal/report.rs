@@ -40,7 +40,14 @@ pub struct Report<'a> {
 }
 
 impl RecordCounts {
-    pub fn add(&mut self, record: &[u8]) {
+    #[must_use]
+    pub fn of<'a>(records: impl IntoIterator<Item = &'a [u8]>) -> Self {
+        let mut counts = Self::default();
+        records.into_iter().for_each(|record| counts.add(record));
+        counts
+    }
+
+    fn add(&mut self, record: &[u8]) {
         let kind = Outline::of(record).map(|outline| outline.kind);
         if let Some(index) = TYPES.iter().position(|(known, _)| Some(*known) == kind) {
             self.0[index] += 1;
@@ -61,6 +68,20 @@ impl fmt::Display for RecordCounts {
         }
         write!(f, ")")
     }
+}
+
+/// The line of a journal in which everything fits: `sequencer journal verify`.
+#[must_use]
+pub fn ok_line(history: &History) -> String {
+    let History { first, last, live, blocks, void, segments, .. } = history;
+    let record_count = if first.0 == 0 { 0 } else { last.0 - first.0 + 1 };
+    format!(
+        "ok: {record_count} records in {} segments, {} live transactions, {} blocks, {} void",
+        segments.len(),
+        live.len(),
+        blocks.len(),
+        void.len()
+    )
 }
 
 impl fmt::Display for Report<'_> {
@@ -125,6 +146,7 @@ mod tests {
     #[test]
     fn an_empty_journal_and_a_full_one() {
         let mut history = History::default();
+        assert_eq!(ok_line(&history), "ok: 0 records in 0 segments, 0 live transactions, 0 blocks, 0 void");
         let counts = RecordCounts::default();
         let place = SegmentPlace { slot: 3, epoch: 1, used_bytes: 4_096 };
         let none =
@@ -139,6 +161,7 @@ mod tests {
         let mut counts = counts;
         let mut record = Vec::new();
         Record::RolledBack { to_block: 1, cause: RollbackCause::Operator }.encode(Sequence(2), &mut record);
+        assert_eq!(RecordCounts::of([record.as_slice(), &record]).total(), 2);
         counts.add(&record);
         counts.add(&record[..9]);
         history.first = Sequence(2);
@@ -152,6 +175,7 @@ mod tests {
             block_max: Some(7),
             end_max: Sequence(0),
         }];
+        assert_eq!(ok_line(&history), "ok: 1 records in 1 segments, 1 live transactions, 1 blocks, 0 void");
         let torn_tail = Some(Position { segment: 0, offset: 8_192 });
         let one = none.replace("records: 0", "records: 1").replace("0 rolled", "1 rolled");
         check(

@@ -1,14 +1,29 @@
 //! Taking blocks back: whether that can be, and which preconfirmations are withdrawn by it.
 //!
-//! History and a block number → the blocks that would go, or the lowest number that can stay → one line for each transaction in them.
-//! Pure; the command writes the lines and the `RolledBack` record. Absent until there are batches on L1: the refusal to take back a settled block.
+//! History and a block number → [`Plan`]: the blocks that would go, one line for each transaction in them, and the record that takes them
+//! back; or the lowest number that can stay. Pure; the command writes. Absent until there are batches on L1: the refusal to take back a
+//! settled block.
+
+use std::fmt;
 
 use thiserror::Error;
 
 use super::history::{BlockHistory, History, Position};
-use super::record::{Record, RecordError};
+use super::record::{Record, RecordError, RollbackCause};
 use crate::codec::transaction::tx_hash;
 use crate::primitives::{Address, B256, Sequence};
+
+/// What a rollback does. `Display` says it in words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan<'h> {
+    pub to_block: u64,
+    /// Of the record.
+    pub sequence: Sequence,
+    /// Ascending.
+    pub blocks: &'h [BlockHistory],
+    /// In the order of their blocks and places.
+    pub withdrawn: Vec<Withdrawn>,
+}
 
 /// Why blocks cannot be taken back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -38,11 +53,49 @@ pub struct Withdrawn {
     pub index: u32,
 }
 
+impl<'h> Plan<'h> {
+    /// Looks whether everything above `to_block` can be taken back.
+    ///
+    /// # Errors
+    /// `NoBlock`, `Nothing`, `Gone`, `NewestGone`; `Record` and `NoTx` when `record_at` gives other bytes than the history was read from.
+    pub fn new<'a>(
+        history: &'h History,
+        to_block: u64,
+        record_at: impl FnMut(Position) -> &'a [u8],
+    ) -> Result<Self, RollbackError> {
+        let blocks = blocks_above(history, to_block)?;
+        let withdrawn = withdrawn(blocks, record_at)?;
+        Ok(Self { to_block, sequence: Sequence(history.last.0 + 1), blocks, withdrawn })
+    }
+
+    /// What is appended to the journal. The withdrawn places are on the disk before it.
+    #[must_use]
+    pub fn record(&self) -> Record<'static> {
+        Record::RolledBack { to_block: self.to_block, cause: RollbackCause::Operator }
+    }
+
+    /// Where the withdrawn places are written, in the journal's directory.
+    #[must_use]
+    pub fn file_name(&self) -> String {
+        format!("rollback-{}.json", self.sequence.0)
+    }
+
+    /// One line of JSON for each withdrawn place.
+    #[must_use]
+    pub fn file_text(&self) -> String {
+        self.withdrawn.iter().map(|withdrawn| withdrawn.json() + "\n").collect()
+    }
+}
+
+impl fmt::Display for Plan<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (blocks, places) = (self.blocks.len(), self.withdrawn.len());
+        write!(f, "{blocks} blocks above block {} and {places} preconfirmations in them", self.to_block)
+    }
+}
+
 /// The blocks above `to_block`, ascending.
-///
-/// # Errors
-/// `NoBlock`, `Nothing`, `Gone`, `NewestGone`.
-pub fn blocks_above(history: &History, to_block: u64) -> Result<&[BlockHistory], RollbackError> {
+fn blocks_above(history: &History, to_block: u64) -> Result<&[BlockHistory], RollbackError> {
     let blocks = &history.blocks;
     let (Some(first), Some(newest)) = (blocks.first(), blocks.last()) else {
         return Err(RollbackError::NoBlock);
@@ -64,10 +117,7 @@ pub fn blocks_above(history: &History, to_block: u64) -> Result<&[BlockHistory],
 }
 
 /// Every place in `blocks`, which are whole.
-///
-/// # Errors
-/// `Record`, `NoTx`: `record_at` gave other bytes than the history was read from.
-pub fn withdrawn<'a>(
+fn withdrawn<'a>(
     blocks: &[BlockHistory],
     mut record_at: impl FnMut(Position) -> &'a [u8],
 ) -> Result<Vec<Withdrawn>, RollbackError> {
@@ -103,7 +153,7 @@ mod tests {
 
     use super::*;
     use crate::journal::history::Placed;
-    use crate::journal::record::{AdmittedTx, RollbackCause};
+    use crate::journal::record::AdmittedTx;
 
     const AT: Position = Position { segment: 0, offset: 64 };
 
@@ -166,6 +216,16 @@ mod tests {
             r#""sender":"0xabababababababababababababababababababab","block":5,"index":0}"#
         );
         assert_eq!(list.unwrap()[0].json(), expected);
+        let history = History {
+            last: Sequence(20),
+            blocks: vec![block(5, true, true), block(6, true, true)],
+            ..History::default()
+        };
+        let plan = Plan::new(&history, 5, |_| &bytes).unwrap();
+        assert_eq!(plan.to_string(), "1 blocks above block 5 and 1 preconfirmations in them");
+        assert_eq!(plan.file_name(), "rollback-21.json");
+        assert_eq!(plan.file_text(), format!("{}\n", expected.replace("\"block\":5", "\"block\":6")));
+        assert_eq!(plan.record(), Record::RolledBack { to_block: 5, cause: RollbackCause::Operator });
         let mut other = Vec::new();
         Record::RolledBack { to_block: 1, cause: RollbackCause::Operator }.encode(Sequence(8), &mut other);
         let blocks = [block(5, true, true)];
