@@ -112,3 +112,7 @@ pub const JOURNAL_SEGMENT_BYTES_MIN: u64 = 2 * JOURNAL_RESERVE_BYTES;
 /// Pooled transactions recorded once more in one turn of the builder's loop: about 0.1 ms.
 pub const CARRIES_PER_TURN: u32 = 64;
 const _: () = assert!(JOURNAL_BUSY_BYTES < JOURNAL_BEHIND_BYTES && JOURNAL_GROUP_BYTES_MAX > 4 * TX_BYTES_MAX);
+/// Entries of the journal's io_uring: one write is in flight at a time.
+pub const JOURNAL_RING_ENTRIES: u32 = 2;
+/// Piece in which a new slot is filled, or an old one read through: large enough that the calls cost nothing beside the disk.
+pub const JOURNAL_ZEROS_BYTES: usize = 1_048_576;

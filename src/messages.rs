@@ -7,7 +7,7 @@ use alloy_primitives::Address;
 use crate::builder::block::{OpenBlock, SealedBlock};
 use crate::builder::sealing::ClosedBlock;
 use crate::mempool::{Conditions, EndState, Impossible, Reject};
-use crate::primitives::{B256, Bytes, ReplyToken, Sequence, ShardId, ShardSet, TxFields, U256};
+use crate::primitives::{B256, Bytes, ReplyToken, Sequence, ShardId, TxFields, U256};
 use crate::rpc::RpcError;
 use crate::runtime::slab::TxHandle;
 
@@ -195,22 +195,6 @@ pub enum ChainMessage {
         end: EndState,
     },
     /// Sync and stop.
-    Stop,
-}
-
-// ---- builder core → journal thread -------------------------------------------------------------------------------------------------
-
-/// One ring slot of `builder_journal`. The emptied buffer comes back by `journal_builder`.
-pub enum JournalMessage {
-    /// The records of one turn, without checksums.
-    Records {
-        bytes: Vec<u8>,
-        /// Sequence of the last of them.
-        last: Sequence,
-        /// Shards that were given something that depends on them.
-        wake: ShardSet,
-    },
-    /// Write what waits, and stop.
     Stop,
 }
 

@@ -6,33 +6,6 @@ pub use alloy_primitives::{Address, B256, Bloom, Bytes, U256, address, b256};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ShardId(pub u16);
 
-/// Some of at most 256 shards.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ShardSet([u64; 4]);
-
-impl ShardSet {
-    pub fn insert(&mut self, shard: ShardId) {
-        self.0[usize::from(shard.0 / 64)] |= 1 << (shard.0 % 64);
-    }
-
-    /// Adds every shard of another set.
-    pub fn extend(&mut self, other: Self) {
-        for (word, more) in self.0.iter_mut().zip(other.0) {
-            *word |= more;
-        }
-    }
-
-    #[must_use]
-    pub fn is_empty(self) -> bool {
-        self.0 == [0; 4]
-    }
-
-    /// Its shards in ascending order.
-    pub fn iter(self) -> impl Iterator<Item = ShardId> {
-        (0..256).filter(move |shard| self.0[usize::from(shard / 64)] >> (shard % 64) & 1 == 1).map(ShardId)
-    }
-}
-
 /// Position in the one ordered log of everything admitted. Assigned by the builder core, strictly increasing, starts at 1; 0 = nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Sequence(pub u64);

@@ -37,6 +37,11 @@ pub enum StorageError {
     Full { file: String, bytes: u64 },
     #[error("{dir} is in use by another process")]
     Locked { dir: String },
+    /// The ingress shards stand on io_uring too, so there is no way around it.
+    #[error(
+        "io_uring cannot be used: {what}; Linux 5.8 or newer is needed, and nothing that forbids it (seccomp, kernel.io_uring_disabled)"
+    )]
+    Unavailable { what: String },
     /// The simulated machine stopped here.
     #[error("the simulated machine stopped")]
     Crashed,

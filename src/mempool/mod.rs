@@ -32,4 +32,6 @@ pub use conditional::{
 };
 pub use ending::{Class, EndState, Invalid, Reject, Removed};
 pub use ordering::{Arrival, Fees, OrderingPolicy, PriorityFee};
-pub use pool::{AccountView, Admission, Best, Counts, Deferral, Mempool, Pooled, Readiness, Submission, TxId};
+pub use pool::{
+    AccountView, Admission, Best, Counts, Deferral, Mempool, Pooled, Readiness, RestoreError, Submission, TxId,
+};

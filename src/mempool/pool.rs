@@ -11,10 +11,15 @@ use super::ordering::{Fees, OrderingPolicy, ReadyQueue};
 use super::store::{Place, Store};
 use crate::primitives::TxFields;
 use checks::Plan;
+pub use restore::RestoreError;
 
 mod checks;
+mod restore;
+
 #[cfg(test)]
 mod model_tests;
+#[cfg(test)]
+mod restore_tests;
 #[cfg(test)]
 pub(super) mod tests;
 

@@ -6,4 +6,6 @@ pub mod affinity;
 
 pub mod slab;
 
+pub mod file;
+
 pub mod socket;

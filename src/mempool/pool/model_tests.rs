@@ -13,11 +13,11 @@ use super::tests::{address, submission};
 use super::*;
 use crate::mempool::{Arrival, PriorityFee};
 
-const SENDERS: u8 = 6;
+pub(super) const SENDERS: u8 = 6;
 /// Gas of every transaction here.
 const GAS: u64 = 21_000;
 
-fn limits() -> Limits {
+pub(super) fn limits() -> Limits {
     Limits {
         transactions_max: 10,
         fee_cap_wei_min: 0,
@@ -34,7 +34,7 @@ fn limits() -> Limits {
 }
 
 #[derive(Clone, Debug)]
-enum Step {
+pub(super) enum Step {
     Admit {
         sender: u8,
         nonce_offset: i8,
@@ -65,7 +65,7 @@ enum Step {
     },
 }
 
-fn steps() -> impl Strategy<Value = Step> {
+pub(super) fn steps() -> impl Strategy<Value = Step> {
     let sender = 0..SENDERS;
     let admit = (sender.clone(), -2..7_i8, 0..30_u8, 0..30_u8, 0..300_u16, 50..400_u16, 0..20_u8, 0..8_u8).prop_map(
         |(sender, nonce_offset, fee, tip, value, bytes, authority, conditional)| Step::Admit {
@@ -590,6 +590,16 @@ impl Pair {
             assert_eq!(self.pool.get(&tx.submission.hash).map(|tx| tx.submission), Some(&tx.submission));
         }
     }
+}
+
+/// The pool after all steps.
+pub(super) fn pool_after(by_arrival_only: bool, steps: &[Step]) -> Mempool<u64> {
+    let mut pair = Pair::new(by_arrival_only);
+    let mut removed = vec![];
+    for step in steps {
+        pair.apply(step, &mut removed);
+    }
+    pair.pool
 }
 
 /// Applies all steps to both; returns the kinds of ends that were seen.

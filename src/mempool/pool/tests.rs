@@ -50,7 +50,7 @@ pub(in crate::mempool) fn submission(
     }
 }
 
-const ACCOUNT: AccountView = AccountView {
+pub(super) const ACCOUNT: AccountView = AccountView {
     balance_wei: U256::from_limbs([10_000_000, 0, 0, 0]),
     nonce: 5,
     has_code_not_delegation: false,
@@ -58,7 +58,7 @@ const ACCOUNT: AccountView = AccountView {
 };
 
 /// The defaults without a floor under the fee cap.
-fn free_limits() -> Limits {
+pub(super) fn free_limits() -> Limits {
     Limits { fee_cap_wei_min: 0, ..Limits::new(1, 30_000_000) }
 }
 

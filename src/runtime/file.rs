@@ -1,0 +1,43 @@
+#![allow(unsafe_code, reason = "the standard library cannot reserve room for a file")]
+//! What Linux can do with files and the standard library cannot say.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::OpenOptionsExt;
+
+/// Flag of one write, `RWF_DSYNC`: it is done when its bytes, and what is needed to find them, are on the disk.
+pub const WRITE_DURABLE: i32 = libc::RWF_DSYNC;
+
+/// Adds `O_DIRECT`: reads and writes pass by the page cache. A file system without it refuses the open or the first write (`EINVAL`).
+pub fn direct(options: &mut OpenOptions) -> &mut OpenOptions {
+    options.custom_flags(libc::O_DIRECT)
+}
+
+/// Makes the file `bytes` long and reserves room for all of it. A file system that cannot reserve only gets the length.
+///
+/// # Errors
+/// `StorageFull` or `QuotaExceeded` when there is no room, or what the kernel says.
+pub fn reserve(file: &File, bytes: u64) -> io::Result<()> {
+    let len = libc::off_t::try_from(bytes).map_err(|_| io::Error::from(io::ErrorKind::FileTooLarge))?;
+    loop {
+        // SAFETY: a call without pointers; the descriptor is open as long as `file` lives.
+        let code = unsafe { libc::fallocate(file.as_raw_fd(), 0, 0, len) };
+        let error = match code {
+            0 => return Ok(()),
+            _ => io::Error::last_os_error(),
+        };
+        match error.kind() {
+            // A signal: nothing is lost by beginning again.
+            io::ErrorKind::Interrupted => {}
+            io::ErrorKind::Unsupported => return file.set_len(bytes),
+            _ => return Err(error),
+        }
+    }
+}
+
+/// Whether the error means that the kernel or the file system does not know what was asked, rather than failed at it.
+#[must_use]
+pub fn is_refusal(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EOPNOTSUPP | libc::ENOSYS))
+}
