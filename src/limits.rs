@@ -105,3 +105,5 @@ pub const JOURNAL_BUFFER_BYTES_MAX: usize = 1_048_576;
 pub const JOURNAL_FULL_RETRY_NS: u64 = 1_000_000_000;
 /// Slots of the ring to the slot maker: one request and the stop.
 pub const SLOT_RING_SLOTS: usize = 2;
+/// Room kept for what is under way when the disk is full.
+pub const JOURNAL_RESERVE_BYTES: u64 = 16 * 1_048_576;

@@ -9,8 +9,11 @@
 //! overwritten only when nothing in it is needed.
 //! Absent on purpose: repair. Damage is an error that names segment and offset; only a torn last group is cut off.
 
+pub mod log;
 pub mod record;
 pub mod storage;
+
+pub mod driver;
 
 pub mod file_storage;
 mod uring;

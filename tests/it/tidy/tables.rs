@@ -51,6 +51,7 @@ pub const IMPORTS: &[(&str, &[&str])] = &[
     ("state::memory", &["crypto"]),
     ("state::driver", &["builder", "limits", "messages", "ring", "runtime"]),
     ("journal", &["builder", "chain", "mempool", "primitives"]),
+    ("journal::driver", &["limits", "messages", "primitives", "ring", "runtime"]),
     ("journal::file_storage", &["limits", "runtime"]),
     ("journal::uring", &["limits"]),
     ("chain", &["primitives"]),
