@@ -116,3 +116,11 @@ const _: () = assert!(JOURNAL_BUSY_BYTES < JOURNAL_BEHIND_BYTES && JOURNAL_GROUP
 pub const JOURNAL_RING_ENTRIES: u32 = 2;
 /// Piece in which a new slot is filled, or an old one read through: large enough that the calls cost nothing beside the disk.
 pub const JOURNAL_ZEROS_BYTES: usize = 1_048_576;
+/// Records that the journal thread takes before it writes: the most that a group holds, so that nothing waits behind a group that it would fit in.
+pub const JOURNAL_TAKE_BYTES: usize = 1_048_576;
+/// A buffer of records that comes back larger is cut to this: one turn's worst case must not be kept for ever.
+pub const JOURNAL_BUFFER_BYTES_MAX: usize = 1_048_576;
+/// How often a slot that the disk had no room for is tried again.
+pub const JOURNAL_FULL_RETRY_NS: u64 = 1_000_000_000;
+/// Slots of the ring to the slot maker: one request and the stop.
+pub const SLOT_RING_SLOTS: usize = 2;

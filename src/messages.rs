@@ -7,7 +7,7 @@ use alloy_primitives::Address;
 use crate::builder::block::{OpenBlock, SealedBlock};
 use crate::builder::sealing::ClosedBlock;
 use crate::mempool::{Conditions, EndState, Impossible, Reject};
-use crate::primitives::{B256, Bytes, ReplyToken, Sequence, ShardId, TxFields, U256};
+use crate::primitives::{B256, Bytes, ReplyToken, Sequence, ShardId, ShardSet, TxFields, U256};
 use crate::rpc::RpcError;
 use crate::runtime::slab::TxHandle;
 
@@ -198,6 +198,32 @@ pub enum ChainMessage {
     Stop,
 }
 
+// ---- builder core → journal thread → builder core ------------------------------------------------------------------------------------
+
+/// One ring slot of `builder_journal`. The buffers come back, empty, by `journal_builder`.
+pub enum JournalMessage {
+    /// The records of one turn.
+    Records {
+        /// One after the other, without checksums.
+        bytes: Vec<u8>,
+        /// The last of them, or of an earlier turn where there are none.
+        last: Sequence,
+        /// Shards that were given something to wait for.
+        wake: ShardSet,
+    },
+    /// Write everything that was sent, then stop.
+    Stop,
+}
+
+// ---- journal thread → slot maker -----------------------------------------------------------------------------------------------------
+
+/// One ring slot of `journal_slots`. The answer to `Make` is the slot's number on `slots_journal`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SlotMessage {
+    Make { slot: u32, bytes: u64 },
+    Stop,
+}
+
 // ---- ingress shard → query pool → ingress shard --------------------------------------------------------------------------------------
 
 /// A call that is too heavy for a shard.
@@ -224,3 +250,4 @@ pub struct QueryReply {
 const _: () = assert!(size_of::<IngressMessage>() <= 256);
 const _: () = assert!(size_of::<BuilderReply>() <= 128);
 const _: () = assert!(size_of::<ChainMessage>() <= 128);
+const _: () = assert!(size_of::<JournalMessage>() <= 128);

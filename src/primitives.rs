@@ -6,6 +6,40 @@ pub use alloy_primitives::{Address, B256, Bloom, Bytes, U256, address, b256};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ShardId(pub u16);
 
+/// A set of shards, of which there are at most [`ShardSet::SHARDS_MAX`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ShardSet([u64; 4]);
+
+impl ShardSet {
+    pub const SHARDS_MAX: usize = 256;
+    pub const EMPTY: Self = Self([0; 4]);
+
+    /// Panics: when there can be no such shard.
+    pub fn insert(&mut self, shard: ShardId) {
+        let index = usize::from(shard.0);
+        self.0[index / 64] |= 1 << (index % 64);
+    }
+
+    /// Adds all of `other`.
+    pub fn extend(&mut self, other: &Self) {
+        self.0.iter_mut().zip(other.0).for_each(|(word, other)| *word |= other);
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::EMPTY
+    }
+
+    /// In ascending order.
+    pub fn iter(&self) -> impl Iterator<Item = ShardId> + '_ {
+        (0_u16..).step_by(64).zip(self.0).flat_map(|(first, word)| {
+            let above = |rest: &u64| Some(rest & (rest - 1)).filter(|rest| *rest != 0);
+            let words = std::iter::successors(Some(word).filter(|word| *word != 0), above);
+            words.map(move |rest| ShardId(first + rest.trailing_zeros() as u16)) // Below 64.
+        })
+    }
+}
+
 /// Position in the one ordered log of everything admitted. Assigned by the builder core, strictly increasing, starts at 1; 0 = nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Sequence(pub u64);
@@ -97,4 +131,25 @@ impl TxFields {
 pub enum Fork {
     Prague,
     Osaka,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_set_of_shards_holds_what_was_put_in() {
+        let mut set = ShardSet::default();
+        assert!(set.is_empty());
+        assert_eq!(set.iter().count(), 0);
+        let members = [0, 1, 63, 64, 127, 128, 200, 255].map(ShardId);
+        members.iter().rev().for_each(|shard| set.insert(*shard));
+        set.insert(ShardId(64));
+        assert_eq!(set.iter().collect::<Vec<_>>(), members);
+        let mut other = ShardSet::EMPTY;
+        other.insert(ShardId(65));
+        other.extend(&set);
+        assert_eq!(other.iter().count(), members.len() + 1);
+        assert!(!other.is_empty());
+    }
 }

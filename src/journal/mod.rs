@@ -10,10 +10,13 @@
 //! Absent on purpose: repair. Damage is an error that names segment and offset; only a torn last group is cut off.
 
 pub mod history;
+pub mod log;
 pub mod record;
 pub mod report;
 pub mod rollback;
 pub mod storage;
+
+pub mod driver;
 
 pub mod file_storage;
 mod uring;

@@ -52,6 +52,7 @@ pub const IMPORTS: &[(&str, &[&str])] = &[
     ("state::driver", &["builder", "limits", "messages", "ring", "runtime"]),
     ("journal", &["builder", "chain", "mempool", "primitives"]),
     ("journal::rollback", &["codec", "primitives"]),
+    ("journal::driver", &["limits", "messages", "primitives", "ring", "runtime"]),
     ("journal::file_storage", &["limits", "runtime"]),
     ("journal::uring", &["limits"]),
     ("chain", &["primitives"]),
