@@ -5,13 +5,17 @@
 //! | `ingress_builder` × shards | shard → builder | `INGRESS_RING_SLOTS` | `IngressMessage` | `Reject`: −32005 to the client |
 //! | `builder_ingress` × shards | builder → shard | `IN_FLIGHT_PER_SHARD_MAX` | `BuilderReply` | cannot be: the shard counts what is in flight |
 //! | `builder_freed` × shards | builder → shard | pool + `INGRESS_RING_SLOTS` + `IN_FLIGHT_PER_SHARD_MAX` | `TxHandle` | cannot be: one slot for every chunk in use |
+//! | `builder_journal` | builder → journal | `JOURNAL_RING_SLOTS` | `JournalMessage` | the builder's buffer grows; admission stops first: −32005 |
+//! | `journal_builder` | journal → builder | `JOURNAL_RING_SLOTS` | `Vec<u8>` | the buffer is dropped |
+//! | `journal_slots` | journal → slot maker | `SLOT_RING_SLOTS` | `SlotMessage` | cannot be: one request at a time |
+//! | `slots_journal` | slot maker → journal | 1 | `u32` | cannot be: one request at a time |
 //! | `builder_state` | builder → state | `STATE_RING_SLOTS` | `StateMessage` | cannot be: one block at a time |
 //! | `state_builder` | state → builder | 1 | `SealedBlock` | cannot be: one block at a time |
 //! | `builder_chain` | builder → chain | pool + 2 × `CHAIN_RING_RESERVE` | `ChainMessage` | admission stops first: −32005 |
 //! | `ingress_query` | shards → query pool | `QUERY_QUEUE_SLOTS` | `QueryJob` | `Reject`: −32005 to the client |
 //! | `query_ingress` × shards | query pool → shard | `QUERIES_PER_SHARD_MAX` | `QueryReply` | cannot be: the shard counts what is in flight |
 //!
-//! Cells: [`Shared::heads`] (builder → everyone), [`Shared::durable_seq`] (journal → everyone; without a journal the builder writes it).
+//! Cells: [`Shared::heads`] (builder → everyone), [`Shared::gate`] (journal → everyone), [`Shared::journal`] (see there).
 
 mod startup;
 
@@ -31,16 +35,23 @@ use crate::builder::block::{Heads, SealedBlock};
 use crate::builder::core::{Core, CoreSettings, Now};
 use crate::builder::driver::{BuilderSeat, ShardRings};
 use crate::builder::execution::Executor;
+use crate::builder::journal_outbox::JournalOutbox;
 use crate::builder::world::World;
 use crate::builder::{driver as builder_driver, replay};
 use crate::chain::{ChainError, ChainReader};
 use crate::config::genesis::ChainSpec;
 use crate::config::{Config, Order};
 use crate::ingress::driver::{ShardSeat, ShardSettings};
+use crate::journal::driver::{self as journal_driver, JournalSeat, SlotSeat};
+use crate::journal::file_storage::FileStorage;
+use crate::journal::history::HistoryError;
+use crate::journal::log::Log;
+use crate::journal::scan::ScanError;
+use crate::journal::storage::StorageError;
 use crate::limits;
 use crate::mempool::{Arrival, Limits as PoolLimits, Mempool, OrderingPolicy, PriorityFee};
 use crate::messages::{ChainMessage, QueryJob, QueryReply};
-use crate::primitives::ShardId;
+use crate::primitives::{Sequence, ShardId};
 use crate::ring::{Consumer, Doorbell, Producer, ring};
 use crate::rpc::query_pool::{QuerySeat, QueryShard};
 use crate::runtime::clock;
@@ -100,6 +111,18 @@ pub enum LaunchError {
     Chain(#[from] ChainError),
     #[error(transparent)]
     Replay(#[from] replay::ReplayError),
+    #[error(transparent)]
+    JournalFile(#[from] StorageError),
+    #[error(transparent)]
+    JournalScan(#[from] ScanError),
+    #[error("journal: {0}")]
+    JournalHistory(#[from] HistoryError),
+    #[error(
+        "{dir} holds no journal, the chain database has {blocks} blocks: bring the journal back, or start in another data directory"
+    )]
+    JournalMissing { dir: PathBuf, blocks: u64 },
+    #[error("no random bytes for the journal's name: {0}")]
+    Entropy(std::io::Error),
     #[error("the hash pool could not be started: {0}")]
     HashPool(#[from] rayon::ThreadPoolBuildError),
     #[error("{thread}: {source}")]
@@ -153,7 +176,10 @@ pub fn launch(config: &Config, spec: &ChainSpec, rpc: &crate::rpc::Settings) -> 
     let builder_bell = Arc::new(Doorbell::for_thread());
     let wiring = wire_shards(config, rpc, shard_count, &builder_bell)?;
     let heads = Arc::new(Heads::new(opened.recent.iter().cloned().collect(), None));
-    let shared = Arc::new(Shared::new(heads, shard_count));
+    let shard_bells: Vec<_> = wiring.shards.iter().map(|end| Arc::clone(&end.doorbell)).collect();
+    let chain_bell = Arc::new(Doorbell::for_thread());
+    let (bells, builder) = (shard_bells.clone(), Arc::clone(&builder_bell));
+    let shared = Arc::new(Shared::new(heads, bells, Arc::clone(&chain_bell), builder, opened.sequence));
     let cores = Cores::of(config, shard_count);
 
     let (genesis_hash, latest_number) = (opened.genesis_hash, opened.latest().header.number);
@@ -171,9 +197,9 @@ pub fn launch(config: &Config, spec: &ChainSpec, rpc: &crate::rpc::Settings) -> 
     background_threads.push(spawn("chain-sync", cores.background(), move || {
         crate::chain::thread::run_syncer(&syncer, &sync_reader, &sync_shared).map_err(|error| error.to_string())
     })?);
+    let bells = CoreBells { builder: Arc::clone(&builder_bell), chain: chain_bell };
     let (core_threads, temporary_dir) =
-        spawn_core(config, spec, opened, wiring.builder_ends, wiring.slab_readers, &builder_bell, &shared, &cores)?;
-    let shard_bells = wiring.shards.iter().map(|end| Arc::clone(&end.doorbell)).collect();
+        spawn_core(config, spec, opened, wiring.builder_ends, wiring.slab_readers, &bells, &shared, &cores)?;
     let (shard_threads, address) = spawn_shards(wiring.shards, &shared, &cores)?;
     Ok(Running {
         address,
@@ -189,41 +215,96 @@ pub fn launch(config: &Config, spec: &ChainSpec, rpc: &crate::rpc::Settings) -> 
     })
 }
 
-/// Spawns chain, state and builder with the rings between them.
+/// Bells that several wires end at.
+struct CoreBells {
+    builder: Arc<Doorbell>,
+    chain: Arc<Doorbell>,
+}
+
+/// Spawns journal, chain, state and builder with the rings between them.
 fn spawn_core(
     config: &Config,
     spec: &ChainSpec,
     opened: Opened,
     shards: Vec<ShardRings>,
     slabs: Vec<SlabReader>,
-    builder_bell: &Arc<Doorbell>,
+    bells: &CoreBells,
     shared: &Arc<Shared>,
     cores: &Cores,
 ) -> Result<(Vec<Worker>, Option<TemporaryDir>), LaunchError> {
+    let parent = match &opened.start.unrecorded {
+        Some(sealed) => sealed.state.clone(),
+        None => opened.latest().state.clone(),
+    };
+    let Opened { writer, store, world, recent, log, storage, start, sequence, temporary_dir, .. } = opened;
+    let (journal, mut workers) = spawn_journal(log, storage, sequence, &bells.builder, shared, cores)?;
     let state_bell = Arc::new(Doorbell::for_thread());
-    let chain_bell = Arc::new(Doorbell::for_thread());
     let (state_tx, state_rx) = ring(limits::STATE_RING_SLOTS, &state_bell);
-    let (sealed_tx, sealed_rx) = ring(1, builder_bell);
+    let (sealed_tx, sealed_rx) = ring(1, &bells.builder);
     let chain_slots = config.mempool.transactions_max as usize + 2 * limits::CHAIN_RING_RESERVE;
-    let (chain_tx, chain_rx) = ring::<ChainMessage>(chain_slots, &chain_bell);
-    let parent = opened.latest().state.clone();
-    let writer = opened.writer;
-    let chain = spawn("chain", cores.unpinned(), move || {
-        crate::chain::thread::run(writer, chain_rx, &chain_bell).map_err(|error| error.to_string())
-    })?;
-    let seat = StateSeat { store: opened.store, parent, inbox: state_rx, sealed: sealed_tx, doorbell: state_bell };
-    let state = spawn("state", cores.unpinned(), move || state_driver::run(seat).map_err(|error| error.to_string()))?;
+    let (chain_tx, chain_rx) = ring::<ChainMessage>(chain_slots, &bells.chain);
+    let (chain_bell, chain_shared) = (Arc::clone(&bells.chain), Arc::clone(shared));
+    workers.push(spawn("chain", cores.unpinned(), move || {
+        crate::chain::thread::run(writer, chain_rx, &chain_bell, &chain_shared).map_err(|error| error.to_string())
+    })?);
+    let seat = StateSeat { store, parent, inbox: state_rx, sealed: sealed_tx, doorbell: state_bell };
+    workers.push(spawn("state", cores.unpinned(), move || state_driver::run(seat).map_err(|error| error.to_string()))?);
     let seat = BuilderSeat {
         shards,
         state: state_tx,
         sealed: sealed_rx,
         chain: chain_tx,
-        doorbell: Arc::clone(builder_bell),
+        journal,
+        doorbell: Arc::clone(&bells.builder),
         shared: Arc::clone(shared),
         wait: config.wait,
+        start,
     };
-    let builder = spawn_builder(config, spec, seat, opened.world, opened.recent, slabs, cores.builder.clone())?;
-    Ok((vec![chain, state, builder], opened.temporary_dir))
+    workers.push(spawn_builder(config, spec, seat, world, recent, sequence, slabs, cores.builder.clone())?);
+    Ok((workers, temporary_dir))
+}
+
+/// Spawns the journal thread and the slot maker; answers the builder's end.
+fn spawn_journal(
+    log: Log,
+    storage: FileStorage,
+    sequence: Sequence,
+    builder_bell: &Arc<Doorbell>,
+    shared: &Arc<Shared>,
+    cores: &Cores,
+) -> Result<(JournalOutbox, Vec<Worker>), LaunchError> {
+    let (journal_bell, slot_bell) = (Arc::new(Doorbell::for_thread()), Arc::new(Doorbell::for_thread()));
+    let (records_tx, records_rx) = ring(limits::JOURNAL_RING_SLOTS, &journal_bell);
+    let (empties_tx, empties_rx) = ring(limits::JOURNAL_RING_SLOTS, builder_bell);
+    let (slot_requests, slot_inbox) = ring(limits::SLOT_RING_SLOTS, &slot_bell);
+    let (made, slots_made) = ring(1, &journal_bell);
+    let creator = storage.creator();
+    let cells = Arc::clone(&shared.journal);
+    let seat = SlotSeat {
+        create: move |slot, bytes| creator.create(slot, bytes),
+        inbox: slot_inbox,
+        made,
+        doorbell: slot_bell,
+        cells: Arc::clone(&cells),
+    };
+    let slots = spawn("journal-slots", cores.background(), move || {
+        journal_driver::run_slots(seat).map_err(|error| error.to_string())
+    })?;
+    let seat = JournalSeat {
+        log,
+        storage,
+        inbox: records_rx,
+        empties: empties_tx,
+        doorbell: journal_bell,
+        builder_bell: Arc::clone(builder_bell),
+        gate: Arc::clone(&shared.gate),
+        cells: Arc::clone(&cells),
+        slot_requests,
+        slots_made,
+    };
+    let journal =
+        spawn("journal", cores.unpinned(), move || journal_driver::run(seat).map_err(|error| error.to_string()))?;
+    Ok((JournalOutbox::new(records_tx, empties_rx, cells, sequence), vec![journal, slots]))
 }
 
 /// Spawns the builder core; executor and pool are made on its own thread, which they never leave.
@@ -233,6 +314,7 @@ fn spawn_builder(
     seat: BuilderSeat,
     world: World,
     recent: Vec<Arc<SealedBlock>>,
+    sequence: Sequence,
     slabs: Vec<SlabReader>,
     cores: Vec<usize>,
 ) -> Result<Worker, LaunchError> {
@@ -247,6 +329,7 @@ fn spawn_builder(
             executor,
             slabs,
             recent,
+            sequence,
             Box::new(move |timestamp| spec.fork_at(timestamp)),
             Now { monotonic_ns, unix_ns },
         );

@@ -26,12 +26,12 @@ use crate::chain::sealed_record::stored_end;
 use crate::journal::record::{AdmittedTx, CloseReason, Record};
 use crate::limits;
 use crate::mempool::{
-    AccountView, Deferral, EndState, GasNeeds, Invalid, Mempool, Readiness, Reject, Removed, Submission, TxId, Verdict,
+    AccountView, Deferral, EndState, GasNeeds, Invalid, Mempool, Reject, Removed, Submission, TxId, Verdict,
 };
 use crate::messages::{BuilderReply, ChainMessage, IngressMessage, Refusal, Submit, SubmitWait};
 use crate::primitives::{Address, B256, Bytes, Fork, ReplyToken, Sequence, ShardId};
 use crate::runtime::slab::{SlabReader, TxHandle};
-pub use start::{OpenStart, RestoredTx, Start};
+pub use start::{OpenStart, RestoredTx, Start, StartError};
 
 /// Both clocks at one moment.
 #[derive(Clone, Copy, Debug)]

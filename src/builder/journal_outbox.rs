@@ -78,7 +78,7 @@ impl JournalOutbox {
 
     #[must_use]
     pub fn room(&self) -> JournalRoom {
-        if self.cells.space_full.load(Ordering::Relaxed) {
+        if self.cells.is_space_full.load(Ordering::Relaxed) {
             return JournalRoom::Full;
         }
         match self.outstanding_bytes + self.buffer.len() {

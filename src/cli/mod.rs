@@ -2,6 +2,7 @@
 
 mod dev;
 mod genesis;
+mod journal;
 mod logging;
 mod run;
 
@@ -22,6 +23,7 @@ pub fn main() -> Result<()> {
         Some(("dev", matches)) => dev::run(matches),
         Some(("run", matches)) => run::run(matches),
         Some(("genesis", matches)) => genesis::run(matches),
+        Some(("journal", matches)) => journal::run(matches),
         Some(("config", matches)) => print_config(matches),
         _ => unreachable!("clap requires one of the commands above"),
     }
@@ -44,6 +46,7 @@ fn command() -> Command {
                 .arg(config_file(true)),
         )
         .subcommand(genesis::command())
+        .subcommand(journal::command())
         .subcommand(
             Command::new("config")
                 .about("Shows or checks the effective configuration")

@@ -29,8 +29,6 @@ pub struct JournalCells {
     pub carry_below: AtomicU64,
     /// Everything up to here that the chain thread keeps is synced. Written by the thread that syncs.
     pub chain_synced: AtomicU64,
-    /// Too much is not durable yet: the builder core wants its bell rung when there is less. Written by the builder core.
-    pub is_builder_waiting: AtomicBool,
     /// The disk had no room for the slot that the log wants. Written by the slot maker.
     pub is_disk_full: AtomicBool,
 }
@@ -222,9 +220,6 @@ impl<S: Storage> Journal<S> {
         if let Some(durable) = log.written() {
             gate.advance(durable);
             self.release();
-            if self.seat.cells.is_builder_waiting.load(Ordering::Relaxed) {
-                self.seat.builder_bell.ring();
-            }
         }
         Ok(true)
     }

@@ -9,12 +9,17 @@
 //! overwritten only when nothing in it is needed.
 //! Absent on purpose: repair. Damage is an error that names segment and offset; only a torn last group is cut off.
 
-pub mod history;
-pub mod log;
 pub mod record;
+
+pub mod group;
+pub mod log;
+pub mod scan;
+pub mod segment;
+pub mod storage;
+
+pub mod history;
 pub mod report;
 pub mod rollback;
-pub mod storage;
 
 pub mod driver;
 

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::builder::block::{Heads, OpenBlock, SealedBlock};
-use crate::builder::core::{Core, CoreSettings, Effects, NextTurn, Now, Payload};
+use crate::builder::core::{Core, CoreSettings, Effects, JournalRoom, NextTurn, Now, Payload};
 use crate::builder::execution::Executor;
 use crate::builder::replay;
 use crate::builder::sealing::{ClosedBlock, Sealer};
@@ -13,11 +13,12 @@ use crate::codec::transaction;
 use crate::config::genesis::ChainSpec;
 use crate::crypto::keccak::keccak256;
 use crate::crypto::recovery;
+use crate::journal::record::Record;
 use crate::mempool::{Conditions, Limits, Mempool, PriorityFee};
 use crate::messages::{
     BuilderAnswer, BuilderRead, BuilderReply, ChainMessage, IngressMessage, Submit, SubmitExtras, SubmitWait,
 };
-use crate::primitives::{Address, ReplyToken, ShardId};
+use crate::primitives::{Address, ReplyToken, Sequence, ShardId};
 use crate::runtime::slab::{Slab, TxHandle};
 use crate::state::{Snapshot, StateReader, Store};
 
@@ -34,6 +35,12 @@ pub struct Collected {
     pub chain: Vec<ChainMessage>,
     pub chain_room: usize,
     pub placed_count: u64,
+    /// Records in order, without checksums.
+    pub records: Vec<u8>,
+    /// Whether `records` is filled: benches of the core alone do without.
+    pub keeps_records: bool,
+    pub journal_room: Option<JournalRoom>,
+    pub carry_below: Sequence,
 }
 
 impl Effects for Collected {
@@ -67,6 +74,20 @@ impl Effects for Collected {
 
     fn chain_room(&self) -> usize {
         self.chain_room
+    }
+
+    fn record(&mut self, sequence: Sequence, record: &Record<'_>) {
+        if self.keeps_records {
+            record.encode(sequence, &mut self.records);
+        }
+    }
+
+    fn journal_room(&self) -> JournalRoom {
+        self.journal_room.unwrap_or(JournalRoom::Plenty)
+    }
+
+    fn carry_below(&self) -> Sequence {
+        self.carry_below
     }
 }
 
@@ -130,6 +151,7 @@ impl BenchChain {
             executor,
             vec![slab.reader()],
             vec![Arc::new(genesis)],
+            Sequence(0),
             Box::new(move |timestamp| rules.fork_at(timestamp)),
             now,
         );

@@ -22,7 +22,7 @@ const NS_PER_MS: u64 = 1_000_000;
 /// Why journal and chain database, or journal and execution, do not agree.
 #[derive(Debug, thiserror::Error)]
 pub enum Disagreement {
-    #[error("journal record {sequence} says that block {number} has hash {recorded}, the chain database holds {stored}")]
+    #[error("journal record {} says that block {number} has hash {recorded}, the chain database holds {stored}", .sequence.0)]
     StoredHash { sequence: Sequence, number: u64, recorded: B256, stored: B256 },
     #[error(
         "the chain database ends with block {stored}, the journal with block {recorded}: the journal was cut, or is another chain's"
@@ -32,17 +32,17 @@ pub enum Disagreement {
     BlocksMissing { first: u64, stored: u64 },
     #[error("block {number} is not in the chain database, and the journal does not hold its beginning")]
     BeginningMissing { number: u64 },
-    #[error("journal record {sequence}: block {number} has {what} {recorded} there, and comes out with {executed}")]
+    #[error("journal record {}: block {number} has {what} {recorded} there, and comes out with {executed}", .sequence.0)]
     Block { sequence: Sequence, number: u64, what: &'static str, recorded: B256, executed: B256 },
-    #[error("journal record {sequence}: transaction {index} of block {number} cannot be placed: {why}")]
+    #[error("journal record {}: transaction {index} of block {number} cannot be placed: {why}", .sequence.0)]
     Place { sequence: Sequence, number: u64, index: u32, why: String },
-    #[error("journal record {sequence}: its bytes are in a part of the journal that is gone")]
+    #[error("journal record {}: its bytes are in a part of the journal that is gone", .sequence.0)]
     BytesMissing { sequence: Sequence },
-    #[error("journal record {sequence} is not {expected}")]
+    #[error("journal record {} is not {expected}", .sequence.0)]
     Kind { sequence: Sequence, expected: &'static str },
     #[error("journal: {0}")]
     Record(#[from] RecordError),
-    #[error("journal record {sequence}: the transaction does not decode: {why}")]
+    #[error("journal record {}: the transaction does not decode: {why}", .sequence.0)]
     Transaction { sequence: Sequence, why: String },
 }
 
