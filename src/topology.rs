@@ -15,7 +15,8 @@
 //! | `ingress_query` | shards → query pool | `QUERY_QUEUE_SLOTS` | `QueryJob` | `Reject`: −32005 to the client |
 //! | `query_ingress` × shards | query pool → shard | `QUERIES_PER_SHARD_MAX` | `QueryReply` | cannot be: the shard counts what is in flight |
 //!
-//! Cells: [`Shared::heads`] (builder → everyone), [`Shared::gate`] (journal → everyone), [`Shared::journal`] (see there).
+//! Cells: [`Shared::heads`] (builder → everyone), [`Shared::gate`] (journal → everyone), [`Shared::chain_processed`] (chain → the thread that
+//! syncs), [`Shared::journal`] (journal, chain sync and builder among themselves).
 
 mod startup;
 
@@ -42,7 +43,7 @@ use crate::chain::{ChainError, ChainReader};
 use crate::config::genesis::ChainSpec;
 use crate::config::{Config, Order};
 use crate::ingress::driver::{ShardSeat, ShardSettings};
-use crate::journal::driver::{self as journal_driver, JournalSeat, SlotSeat};
+use crate::journal::driver::{self as journal_driver, JournalCells, JournalSeat, SlotSeat};
 use crate::journal::file_storage::FileStorage;
 use crate::journal::history::HistoryError;
 use crate::journal::log::Log;
@@ -52,7 +53,7 @@ use crate::limits;
 use crate::mempool::{Arrival, Limits as PoolLimits, Mempool, OrderingPolicy, PriorityFee};
 use crate::messages::{ChainMessage, QueryJob, QueryReply};
 use crate::primitives::{Sequence, ShardId};
-use crate::ring::{Consumer, Doorbell, Producer, ring};
+use crate::ring::{Consumer, Doorbell, Gate, Producer, ring};
 use crate::rpc::query_pool::{QuerySeat, QueryShard};
 use crate::runtime::clock;
 use crate::runtime::slab::{Slab, SlabReader};
@@ -64,8 +65,12 @@ use startup::{Opened, TemporaryDir};
 pub struct Shared {
     /// The chain's tip. Written by the builder core.
     pub heads: ArcSwap<Heads>,
-    /// Sequence of the newest durable record. Nothing that depends on a later one leaves the process. Written by the journal's owner.
-    pub durable_seq: AtomicU64,
+    /// How far the journal is durable. Nothing that depends on a later record leaves the process. Its waiters are the shards, by their
+    /// number, then [`Shared::chain_waiter`], then [`Shared::builder_waiter`].
+    pub gate: Arc<Gate>,
+    pub journal: Arc<JournalCells>,
+    /// The chain thread has appended everything of its own up to this sequence. Written by the chain thread.
+    pub chain_processed: AtomicU64,
     /// Per shard: it has subscribers and wants its bell rung when there is news. Written by the shard.
     pub wants_events: Box<[AtomicBool]>,
     /// Open connections in the process. Written by the shards.
@@ -76,16 +81,37 @@ pub struct Shared {
 }
 
 impl Shared {
+    /// `bells` are those of the shards, in the order of their numbers; everything up to `durable` is on the disk.
     #[must_use]
-    pub fn new(heads: Arc<Heads>, shard_count: usize) -> Self {
+    pub fn new(
+        heads: Arc<Heads>,
+        bells: Vec<Arc<Doorbell>>,
+        chain_bell: Arc<Doorbell>,
+        builder_bell: Arc<Doorbell>,
+        durable: Sequence,
+    ) -> Self {
         Self {
-            durable_seq: AtomicU64::new(heads.latest.sequence.0),
+            wants_events: bells.iter().map(|_| AtomicBool::new(false)).collect(),
+            gate: Arc::new(Gate::new(durable, bells.into_iter().chain([chain_bell, builder_bell]))),
+            journal: Arc::new(JournalCells::default()),
+            chain_processed: AtomicU64::new(0),
             heads: ArcSwap::new(heads),
-            wants_events: (0..shard_count).map(|_| AtomicBool::new(false)).collect(),
             connection_count: AtomicU64::new(0),
             stopping: AtomicBool::new(false),
             closed: AtomicBool::new(false),
         }
+    }
+
+    /// The chain thread's place among the gate's waiters.
+    #[must_use]
+    pub fn chain_waiter(&self) -> usize {
+        self.wants_events.len()
+    }
+
+    /// The builder core's place among the gate's waiters.
+    #[must_use]
+    pub fn builder_waiter(&self) -> usize {
+        self.chain_waiter() + 1
     }
 
     /// Whether the process was told to stop: nothing new is admitted.

@@ -1,7 +1,6 @@
 //! The query pool's worker loop.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use crossbeam::channel::Receiver;
 use crossbeam::queue::ArrayQueue;
@@ -9,7 +8,7 @@ use crossbeam::queue::ArrayQueue;
 use crate::chain::ChainReader;
 use crate::config::genesis::ChainSpec;
 use crate::messages::{QueryJob, QueryReply};
-use crate::primitives::{Sequence, ShardId};
+use crate::primitives::ShardId;
 use crate::ring::Doorbell;
 use crate::rpc::query::{QueryBounds, QueryCache, QueryContext, execute};
 use crate::rpc::view::{Settings, View};
@@ -42,9 +41,8 @@ pub fn run(seat: &QuerySeat) {
     let mut cache = QueryCache::default();
     let fork_at = |timestamp| seat.spec.fork_at(timestamp);
     while let Ok(job) = seat.jobs.recv() {
-        // ORDERING: Acquire, before the heads are read: what is durable was published before. Pairs with the Release of the thread
-        // that makes it durable.
-        let durable = Sequence(seat.shared.durable_seq.load(Ordering::Acquire));
+        // Before the heads: what is durable was published before.
+        let durable = seat.shared.gate.durable();
         let heads = seat.shared.heads.load_full();
         let context = QueryContext {
             view: View { heads: &heads, durable, settings: &seat.settings },

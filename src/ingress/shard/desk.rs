@@ -1,7 +1,6 @@
 //! What one request sets off while its connection is borrowed: transactions to recovery, questions to builder core and query pool.
 
 use std::cmp::Reverse;
-use std::sync::atomic::Ordering;
 
 use super::{Call, CallKind, Desk, Origin, Registration, Subscribing, key_of};
 use crate::codec::json_rpc::{self, Body, FastSend, Id, Request};
@@ -22,8 +21,7 @@ pub(super) const WAITING_PER_SHARD_MAX: usize = IN_FLIGHT_PER_SHARD_MAX / 4;
 
 impl Desk {
     pub(super) fn durable(&self) -> Sequence {
-        // ORDERING: Acquire pairs with the Release of the journal's owner: everything below the sequence is visible.
-        Sequence(self.shared.durable_seq.load(Ordering::Acquire))
+        self.shared.gate.durable()
     }
 
     pub(super) fn answer_probe(&self, number: u32, probe: Probe, replies: &mut Replies) {

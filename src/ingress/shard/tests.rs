@@ -43,8 +43,10 @@ fn fixture_with(change: impl FnOnce(&mut ShardSeat)) -> Fixture {
     let pool = Arc::new(rayon::ThreadPoolBuilder::new().num_threads(1).build().expect("one thread"));
     let spec = dev_genesis(Fork::Osaka, 1).expect("the development genesis is whole");
     let genesis = genesis_block(&spec, &mut Store::new(pool)).expect("an empty store takes it");
-    let shared = Arc::new(Shared::new(Arc::new(Heads::new([Arc::new(genesis)].into(), None)), 1));
     let (doorbell, builder_bell) = (Arc::new(Doorbell::for_task()), Arc::new(Doorbell::for_thread()));
+    let heads = Arc::new(Heads::new([Arc::new(genesis)].into(), None));
+    let (bells, chain_bell) = (vec![Arc::clone(&doorbell)], Arc::new(Doorbell::for_thread()));
+    let shared = Arc::new(Shared::new(heads, bells, chain_bell, Arc::clone(&builder_bell), Sequence(0)));
     let (to_builder, inbox) = ring(INGRESS_RING_SLOTS, &builder_bell);
     let (replies, from_builder) = ring(IN_FLIGHT_PER_SHARD_MAX, &doorbell);
     let (freed, freed_rx) = ring(IN_FLIGHT_PER_SHARD_MAX, &doorbell);
@@ -131,7 +133,7 @@ impl Fixture {
     }
 
     fn set_durable(&mut self, sequence: u64) {
-        self.core.shared().durable_seq.store(sequence, Ordering::Release);
+        self.core.shared().gate.advance(Sequence(sequence));
     }
 }
 
