@@ -26,9 +26,10 @@ use crate::chain::sealed_record::stored_end;
 use crate::journal::record::{AdmittedTx, CloseReason, Record};
 use crate::limits;
 use crate::mempool::{
-    AccountView, Deferral, EndState, GasNeeds, Invalid, Mempool, Reject, Removed, Submission, TxId, Verdict,
+    AccountView, Admission, Deferral, EndState, GasNeeds, Invalid, Mempool, Readiness, Reject, Removed, Submission,
+    TxId, Verdict,
 };
-use crate::messages::{BuilderReply, ChainMessage, IngressMessage, Refusal, Submit, SubmitWait};
+use crate::messages::{BuilderReply, ChainMessage, IngressMessage, Refusal, Submit, SubmitWait, Unready};
 use crate::primitives::{Address, B256, Bytes, Fork, ReplyToken, Sequence, ShardId};
 use crate::runtime::slab::{SlabReader, TxHandle};
 pub use start::{OpenStart, RestoredTx, Start, StartError};
@@ -314,7 +315,8 @@ impl Core {
                 let may_open = room == JournalRoom::Plenty;
                 let has_work = may_open && self.settings.execute && self.best_fits_next_block(now, effects)?;
                 let is_waiting = !may_open && self.settings.execute && self.pool.best().is_some();
-                if self.drain_until_ns.is_some_and(|until_ns| now.monotonic_ns >= until_ns || !(has_work || is_waiting)) {
+                if self.drain_until_ns.is_some_and(|until_ns| now.monotonic_ns >= until_ns || !(has_work || is_waiting))
+                {
                     return Ok(NextTurn::Drained);
                 }
                 if !may_open {
@@ -365,7 +367,9 @@ impl Core {
     ) -> Result<(), WorldError> {
         let Submit { token, hash, sender, fields, handle, extras, wait } = submit;
         if let Some(refusal) = self.refusal_at_the_door(&hash, effects) {
-            effects.reply(shard, BuilderReply::Refused { token, refusal });
+            // That the process is not ready depends on no record, and must be said while none becomes durable.
+            let gate = if matches!(refusal, Refusal::Pool(_)) { self.sequence } else { Sequence(0) };
+            effects.reply(shard, BuilderReply::Refused { token, hash, refusal, gate });
             effects.free(handle);
             return Ok(());
         }
@@ -375,7 +379,8 @@ impl Core {
             let (number, timestamp) = self.next_place(now);
             let verdict = conditions::evaluate(conditions, self.executor.world(), number, timestamp)?;
             if let Verdict::Impossible(reason) = verdict {
-                effects.reply(shard, BuilderReply::Refused { token, refusal: Refusal::Condition(reason) });
+                let (refusal, gate) = (Refusal::Condition(reason), self.sequence);
+                effects.reply(shard, BuilderReply::Refused { token, hash, refusal, gate });
                 effects.free(handle);
                 return Ok(());
             }
@@ -412,10 +417,16 @@ impl Core {
                 let gate = self.record_admitted(admission.id, effects);
                 if wait == SubmitWait::Admission {
                     effects.reply(shard, BuilderReply::Admitted { token, hash, gate });
+                } else if let Some(reason) = self.unready(&admission) {
+                    if let Some(payload) = self.pool.payload_mut(&hash) {
+                        payload.waiter = None;
+                    }
+                    effects.reply(shard, BuilderReply::Unready { token, hash, reason, gate });
                 }
             }
             Err(reject) => {
-                effects.reply(shard, BuilderReply::Refused { token, refusal: Refusal::Pool(reject) });
+                let (refusal, gate) = (Refusal::Pool(reject), self.sequence);
+                effects.reply(shard, BuilderReply::Refused { token, hash, refusal, gate });
             }
         }
         self.settle_removed(now, effects);
@@ -438,6 +449,21 @@ impl Core {
             JournalRoom::Busy | JournalRoom::Plenty => {}
         }
         self.placed_index.contains_key(hash).then_some(Refusal::Pool(Reject::AlreadyKnown))
+    }
+
+    /// Why a transaction that has just entered the pool cannot be placed now, for those who wait for its place (EIP-7966).
+    fn unready(&self, admission: &Admission) -> Option<Unready> {
+        let submission = self.pool.get_by_id(admission.id)?.submission;
+        let fields = &submission.fields;
+        let base_fee_wei = self.pool.base_fee_wei();
+        if admission.readiness == Readiness::Queued {
+            let next = self.pool.pending_nonce(&submission.sender).unwrap_or_default();
+            return Some(Unready::NonceGap { tx: fields.nonce, next });
+        }
+        if fields.max_fee_per_gas_wei < base_fee_wei {
+            return Some(Unready::FeeCapBelowBaseFee { fee_cap_wei: fields.max_fee_per_gas_wei, base_fee_wei });
+        }
+        (!self.settings.execute).then_some(Unready::NotExecuting)
     }
 
     /// Records a transaction that has just entered the pool.
@@ -465,15 +491,16 @@ impl Core {
                 ended_unix_ns: now.unix_ns,
                 end: stored_end(&end),
             };
-            append(&mut self.sequence, &record, effects);
+            let gate = append(&mut self.sequence, &record, effects);
             if let Some(token) = payload.waiter {
-                effects.reply(payload.shard, BuilderReply::Ended { token, hash: submission.hash, end });
+                effects.reply(payload.shard, BuilderReply::Ended { token, hash: submission.hash, end, gate });
             }
             effects.chain(ChainMessage::Ended {
                 hash: submission.hash,
                 accepted_unix_ns: payload.accepted_unix_ns,
                 ended_unix_ns: now.unix_ns,
                 end,
+                gate,
             });
         }
     }
@@ -581,8 +608,7 @@ impl Core {
         filling.deadline_ns = Some(now.monotonic_ns + lasts_ns);
         self.last_opened_ns = now.monotonic_ns;
         if filling.filler.tx_count() == 0 {
-            let record =
-                Record::Opened { context: Cow::Borrowed(&block.context), opened_unix_ns: now.unix_ns };
+            let record = Record::Opened { context: Cow::Borrowed(&block.context), opened_unix_ns: now.unix_ns };
             append(&mut self.sequence, &record, effects);
         }
         effects.open(Arc::clone(block));

@@ -21,7 +21,9 @@ pub fn command() -> Command {
         .about("Reads, checks or rolls back the journal of a sequencer that is not running")
         .subcommand_required(true)
         .subcommand(with_dir(Command::new("inspect").about("Says what the journal holds")))
-        .subcommand(with_dir(Command::new("verify").about("Checks every byte; exit 1 and the first damage when there is some")))
+        .subcommand(with_dir(
+            Command::new("verify").about("Checks every byte; exit 1 and the first damage when there is some"),
+        ))
         .subcommand(
             with_dir(Command::new("rollback"))
                 .about("Takes back blocks: their transactions are pooled again at the next start")
@@ -43,14 +45,12 @@ pub fn command() -> Command {
 }
 
 fn with_dir(command: Command) -> Command {
-    command
-        .arg(Arg::new("data-dir").long("data-dir").value_name("DIR").help("Data directory of the sequencer"))
-        .arg(
-            Arg::new("journal-dir")
-                .long("journal.dir")
-                .value_name("DIR")
-                .help("Where journal.dir of the configuration is set"),
-        )
+    command.arg(Arg::new("data-dir").long("data-dir").value_name("DIR").help("Data directory of the sequencer")).arg(
+        Arg::new("journal-dir")
+            .long("journal.dir")
+            .value_name("DIR")
+            .help("Where journal.dir of the configuration is set"),
+    )
 }
 
 pub fn run(matches: &ArgMatches) -> Result<()> {
@@ -110,7 +110,8 @@ fn inspect(scanned: &Scan<SlotBytes>, history: &History) {
 }
 
 fn log_settings(scanned: &Scan<SlotBytes>) -> LogSettings {
-    let segment_bytes = scanned.segments.last().map_or(limits::JOURNAL_SEGMENT_BYTES_MIN, |last| last.bytes.len() as u64);
+    let segment_bytes =
+        scanned.segments.last().map_or(limits::JOURNAL_SEGMENT_BYTES_MIN, |last| last.bytes.len() as u64);
     LogSettings { segment_bytes, group_bytes_max: limits::JOURNAL_GROUP_BYTES_MAX, segments_kept_max: usize::MAX }
 }
 

@@ -164,9 +164,8 @@ pub fn check(bytes: &[u8], expected: &Expected) -> Result<(GroupHeader, B256), G
     }
     let end = GROUP_HEADER_BYTES + header.records_bytes as usize;
     let room = bytes.len().saturating_sub(GROUP_HEADER_BYTES) as u64;
-    let records = bytes
-        .get(GROUP_HEADER_BYTES..end)
-        .ok_or(GroupFault::Room { bytes: u64::from(header.records_bytes), room })?;
+    let records =
+        bytes.get(GROUP_HEADER_BYTES..end).ok_or(GroupFault::Room { bytes: u64::from(header.records_bytes), room })?;
     let crc = crc32c::crc32c(records);
     if crc != header.records_crc {
         return Err(GroupFault::RecordsCrc { found: header.records_crc, expected: crc });
@@ -225,13 +224,8 @@ mod tests {
         let digest = header.encode(&mut encoded);
         bytes.copy_from_slice(&encoded);
         bytes.extend_from_slice(&records);
-        let expected = Expected {
-            journal: header.journal,
-            segment: 4,
-            epoch: 1,
-            next: Sequence(5),
-            digest: header.digest,
-        };
+        let expected =
+            Expected { journal: header.journal, segment: 4, epoch: 1, next: Sequence(5), digest: header.digest };
         assert_eq!(check(&bytes, &expected), Ok((header, digest)));
         for bit in 0..8 * bytes.len() {
             let mut flipped = bytes.clone();

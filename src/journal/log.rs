@@ -353,9 +353,9 @@ impl Log {
 
     /// A transaction is live no more; its segment is needed until the block is settled.
     fn end_in_its_segment(&mut self, name: Sequence, block: Option<u64>) {
-        let index = self.segments.partition_point(|segment| {
-            segment.account.first != Sequence(0) && segment.account.last < name
-        });
+        let index = self
+            .segments
+            .partition_point(|segment| segment.account.first != Sequence(0) && segment.account.last < name);
         if let Some(segment) = self.segments.get_mut(index)
             && segment.account.first <= name
             && segment.account.first != Sequence(0)
@@ -398,7 +398,8 @@ impl Log {
             self.settled_block = number;
             self.unsettled.pop_front();
         }
-        while self.segments.len() > 1 && self.is_settled(&self.segments[0]) && self.segments[0].account.live_count == 0 {
+        while self.segments.len() > 1 && self.is_settled(&self.segments[0]) && self.segments[0].account.live_count == 0
+        {
             let oldest = self.segments.pop_front().expect("there are two");
             self.free.push_back((oldest.slot, oldest.bytes));
         }

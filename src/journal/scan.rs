@@ -109,7 +109,8 @@ pub fn scan<S: Storage>(storage: &mut S) -> Result<Option<Scan<S::Bytes>>, ScanE
     };
     let (journal, other, oldest) = (newest.header.journal, newest.number, newest.header.oldest_needed);
     let leftovers = found.iter().position(|slot| slot.header.id >= oldest).unwrap_or(0);
-    let mut free: Vec<(u32, u64)> = found.drain(..leftovers).map(|slot| (slot.number, slot.bytes.len() as u64)).collect();
+    let mut free: Vec<(u32, u64)> =
+        found.drain(..leftovers).map(|slot| (slot.number, slot.bytes.len() as u64)).collect();
     check_headers(&found, journal, other, oldest)?;
     let mut scan = read_segments(found, journal)?;
     for (slot, bytes, what) in damaged {
@@ -158,13 +159,8 @@ fn check_headers<B: Deref<Target = [u8]>>(
 /// Checks group after group. `slots` are contiguous and not empty.
 fn read_segments<B: Deref<Target = [u8]>>(slots: Vec<Slot<B>>, journal: JournalId) -> Result<Scan<B>, ScanError> {
     let first = slots.first().expect("the caller checked");
-    let mut expected = Expected {
-        journal,
-        segment: 0,
-        epoch: 0,
-        next: first.header.first,
-        digest: first.header.digest,
-    };
+    let mut expected =
+        Expected { journal, segment: 0, epoch: 0, next: first.header.first, digest: first.header.digest };
     let mut epoch = 0;
     let mut segments = Vec::with_capacity(slots.len());
     // Where and why the last segment ended.

@@ -119,7 +119,8 @@ impl Opened {
 /// Opens journal and chain database, writes block 0 into an empty one, and executes everything else again.
 fn open_chain(config: &Config, spec: &ChainSpec, data_dir: &Path) -> Result<Opened, LaunchError> {
     let journal_dir = config.journal.dir.clone().unwrap_or_else(|| data_dir.join("journal"));
-    let mut storage = FileStorage::open(&journal_dir, if config.journal.sync { SyncMode::Always } else { SyncMode::Off })?;
+    let mut storage =
+        FileStorage::open(&journal_dir, if config.journal.sync { SyncMode::Always } else { SyncMode::Off })?;
     if !config.journal.sync {
         tracing::warn!("journal.sync is off: what is acknowledged does not survive a power cut");
     }
@@ -163,7 +164,19 @@ fn open_chain(config: &Config, spec: &ChainSpec, data_dir: &Path) -> Result<Open
         }
     };
     let (recent, world) = replay.into_parts();
-    Ok(Opened { writer, reader, store, world, recent, genesis_hash, log, storage, start, sequence, temporary_dir: None })
+    Ok(Opened {
+        writer,
+        reader,
+        store,
+        world,
+        recent,
+        genesis_hash,
+        log,
+        storage,
+        start,
+        sequence,
+        temporary_dir: None,
+    })
 }
 
 /// A new journal with its first slot.

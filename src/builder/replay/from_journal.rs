@@ -3,7 +3,6 @@
 //! The journal is the truth. The chain database must be a prefix of it, or is cut where the journal says that blocks are void; a block
 //! that comes out differently, a record that cannot be carried out and a chain database that is ahead are errors that name the record.
 
-
 use super::{BlockSource, Replay, ReplayError};
 use crate::builder::block::SealedBlock;
 use crate::builder::core::{OpenStart, RestoredTx, Start};
@@ -11,7 +10,6 @@ use crate::builder::execution::{ExecutableTx, ExecutionError};
 use crate::builder::filler::{BlockFiller, Placement};
 use crate::chain::{ChainError, StatusRecord, TierTimes};
 use crate::codec::transaction;
-use crate::crypto::keccak::keccak256;
 use crate::journal::history::{BlockHistory, History, Placed, Position};
 use crate::journal::record::{AdmittedTx, Record, RecordError};
 use crate::primitives::{B256, Sequence};
@@ -68,7 +66,7 @@ pub fn agreed_tip(chain: &impl BlockSource, history: &History) -> Result<u64, Re
     let stored = chain.latest_number().unwrap_or(0);
     let mut tip = stored;
     let is_void = |number: u64, hash: B256| {
-        history.void.iter().any(|block| block.number == number && block.hash == Some(hash))
+        history.void.iter().any(|block| block.number() == number && block.hash() == Some(hash))
     };
     for block in &history.blocks {
         let Some(sealed) = &block.sealed else { continue };
@@ -89,7 +87,7 @@ pub fn agreed_tip(chain: &impl BlockSource, history: &History) -> Result<u64, Re
     let recorded = history.blocks.iter().rev().find(|block| block.sealed.is_some()).map(|block| block.number);
     let base = history.blocks.first().map(|block| block.number - 1);
     // Without a sealed block the journal says nothing of what lies below its first one.
-    let recorded = recorded.or(base).or_else(|| history.void.iter().map(|block| block.number - 1).min());
+    let recorded = recorded.or(base).or_else(|| history.void.iter().map(|block| block.number() - 1).min());
     let Some(recorded) = recorded else { return Ok(tip) };
     while tip > recorded {
         let hash = chain.hash_by_number(tip)?.unwrap_or_default();
@@ -213,7 +211,7 @@ impl<S: StateStore<Reader = Snapshot>> Replay<'_, S> {
         let executable =
             ExecutableTx { fields: &decoded.fields, sender: tx.sender, raw: tx.raw, authorities: &tx.authorities };
         let placement = Placement {
-            hash: keccak256(tx.raw),
+            hash: transaction::tx_hash(tx.raw),
             sequence,
             accepted_unix_ns: tx.accepted_unix_ns,
             preconfirmed_unix_ns: placed.preconfirmed_unix_ns,
@@ -251,11 +249,7 @@ fn compare(block: &BlockHistory, mut sealed: SealedBlock) -> Result<SealedBlock,
     Ok(sealed)
 }
 
-fn admitted_at<'j>(
-    journal: &JournalView<'j>,
-    name: Sequence,
-    at: Position,
-) -> Result<AdmittedTx<'j>, Disagreement> {
+fn admitted_at<'j>(journal: &JournalView<'j>, name: Sequence, at: Position) -> Result<AdmittedTx<'j>, Disagreement> {
     match Record::decode((journal.bytes_at)(at))? {
         (_, Record::Admitted(tx) | Record::Carried { tx, .. }) => Ok(tx),
         _ => Err(Disagreement::Kind { sequence: name, expected: "an admitted transaction" }),
@@ -272,7 +266,7 @@ fn restored(
     let decoded = transaction::decode(tx.raw)
         .map_err(|error| Disagreement::Transaction { sequence: name, why: error.to_string() })?;
     Ok(RestoredTx {
-        hash: keccak256(tx.raw),
+        hash: transaction::tx_hash(tx.raw),
         sender: tx.sender,
         fields: decoded.fields,
         raw: tx.raw.into(),
