@@ -88,7 +88,10 @@ pub enum BuilderReply {
     },
     Refused {
         token: ReplyToken,
+        hash: B256,
         refusal: Refusal,
+        /// A refusal compares with the pool and with the open block, so it waits for both.
+        gate: Sequence,
     },
     /// The transaction of a waiting `eth_sendRawTransactionSync` has its place.
     Preconfirmed {
@@ -102,12 +105,57 @@ pub enum BuilderReply {
         token: ReplyToken,
         hash: B256,
         end: EndState,
+        gate: Sequence,
+    },
+    /// The transaction of an `eth_sendRawTransactionSync` is in the pool and cannot be placed yet: nobody waits for it any more.
+    Unready {
+        token: ReplyToken,
+        hash: B256,
+        reason: Unready,
+        gate: Sequence,
     },
     Answer {
         token: ReplyToken,
         answer: BuilderAnswer,
         gate: Sequence,
     },
+}
+
+impl BuilderReply {
+    /// What must be durable before the reply leaves.
+    #[must_use]
+    pub fn gate(&self) -> Sequence {
+        match self {
+            Self::Admitted { gate, .. }
+            | Self::Refused { gate, .. }
+            | Self::Preconfirmed { gate, .. }
+            | Self::Ended { gate, .. }
+            | Self::Unready { gate, .. }
+            | Self::Answer { gate, .. } => *gate,
+        }
+    }
+
+    #[must_use]
+    pub fn token(&self) -> ReplyToken {
+        match self {
+            Self::Admitted { token, .. }
+            | Self::Refused { token, .. }
+            | Self::Preconfirmed { token, .. }
+            | Self::Ended { token, .. }
+            | Self::Unready { token, .. }
+            | Self::Answer { token, .. } => *token,
+        }
+    }
+}
+
+/// Why an admitted transaction is not executed next (EIP-7966).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unready {
+    /// Transactions of the same sender are missing before this one.
+    NonceGap { tx: u64, next: u64 },
+    FeeCapBelowBaseFee { fee_cap_wei: u128, base_fee_wei: u128 },
+    /// The process was started without execution.
+    NotExecuting,
 }
 
 /// Why a transaction was not admitted.
@@ -120,6 +168,10 @@ pub enum Refusal {
     Draining,
     /// The chain database is so far behind that the end of this transaction might have no place to go.
     ChainBehind,
+    /// Too much is not durable yet.
+    JournalBehind,
+    /// The journal's disk has no room for anything new.
+    JournalFull,
 }
 
 /// Answers to [`BuilderRead`], of the same name.
@@ -193,6 +245,8 @@ pub enum ChainMessage {
         accepted_unix_ns: u64,
         ended_unix_ns: u64,
         end: EndState,
+        /// Durable before the end is appended.
+        gate: Sequence,
     },
     /// Sync and stop.
     Stop,
@@ -248,6 +302,6 @@ pub struct QueryReply {
 
 // A slot is copied twice per hand-off; what most messages do not have lies behind a box.
 const _: () = assert!(size_of::<IngressMessage>() <= 256);
-const _: () = assert!(size_of::<BuilderReply>() <= 128);
-const _: () = assert!(size_of::<ChainMessage>() <= 128);
+const _: () = assert!(size_of::<BuilderReply>() <= 144);
+const _: () = assert!(size_of::<ChainMessage>() <= 144);
 const _: () = assert!(size_of::<JournalMessage>() <= 128);

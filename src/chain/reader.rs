@@ -66,7 +66,7 @@ pub struct ChainView {
 }
 
 impl Shared {
-    /// Makes everything published so far durable, then says so in a checkpoint slot.
+    /// Makes everything published so far durable, blocks and ends, then says so in a checkpoint slot.
     ///
     /// Runs on: a background thread, or the chain thread around a rollback.
     pub(super) fn sync(&self) -> Result<(), ChainError> {
@@ -76,6 +76,7 @@ impl Shared {
         for file in [&state.bodies, &state.receipts, &state.offsets, &state.blooms, &state.headers] {
             file.sync()?;
         }
+        self.status.sync(&self.dir)?;
         checkpoint.write(Checkpoint {
             generation: 0, // set by `write`
             headers_bytes: state.headers.len(),

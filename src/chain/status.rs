@@ -15,18 +15,19 @@
 //! 60      4      finalized
 //! ```
 //!
-//! A later record of the same hash replaces the earlier one. The files are never synced: they are for people who ask, not for recovery.
-//! Records that a power cut damaged are forgotten at open.
+//! A later record of the same hash replaces the earlier one. The files are synced with the blocks: until then the journal keeps the ends. Records
+//! that a power cut damaged are forgotten at open.
 #![allow(unsafe_code, reason = "opens mapped files, STYLE section unsafe")]
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use arc_swap::ArcSwap;
 
 use super::error::ChainError;
 use super::index::{Entry, key_of};
+use super::index_segment::sync_dir;
 use super::index_table::IndexTable;
 use super::map::{AppendFile, FileView};
 use super::record::u32_at;
@@ -95,6 +96,14 @@ pub(super) struct StatusLimits {
 /// The status files as readers see them.
 pub(super) struct StatusShared {
     state: ArcSwap<StatusState>,
+    synced: Mutex<Option<Synced>>,
+}
+
+/// The newest file that was synced, and how long it was then. Files before it do not change any more.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Synced {
+    path: PathBuf,
+    bytes: u64,
 }
 
 #[derive(Clone)]
@@ -165,6 +174,33 @@ impl Lookup {
 }
 
 impl StatusShared {
+    /// Makes every record that was shown durable.
+    ///
+    /// Runs on: a background thread, or the chain thread.
+    pub(super) fn sync(&self, dir: &Path) -> Result<(), ChainError> {
+        let mut synced = self.synced.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let state = self.state.load_full();
+        for SegmentView { view, .. } in &state.segments {
+            // Names grow with the age of files, so pairs of name and length are in order.
+            let next = Synced { path: view.path().to_path_buf(), bytes: view.len() };
+            if synced.as_ref().is_some_and(|synced| next <= *synced) {
+                continue;
+            }
+            view.sync()?;
+            if synced.as_ref().is_none_or(|synced| synced.path != next.path) {
+                sync_dir(dir)?;
+            }
+            *synced = Some(next);
+        }
+        Ok(())
+    }
+
+    /// How far [`StatusShared::sync`] came.
+    #[cfg(test)]
+    fn synced_bytes(&self) -> Option<u64> {
+        self.synced.lock().ok()?.as_ref().map(|synced| synced.bytes)
+    }
+
     /// The newest record of a hash that is still kept.
     pub(super) fn find(&self, hash: &B256) -> Result<Option<StatusRecord>, ChainError> {
         let state = self.state.load();
@@ -216,7 +252,7 @@ impl StatusWriter {
         let next_id = ids.last().map_or(0, |id| id + 1);
         let mut writer = StatusWriter { dir: dir.to_path_buf(), limits, segments, next_id, buffer: Vec::new() };
         writer.forget(None)?;
-        let shared = StatusShared { state: ArcSwap::from_pointee(writer.state()) };
+        let shared = StatusShared { state: ArcSwap::from_pointee(writer.state()), synced: Mutex::new(None) };
         Ok((writer, shared))
     }
 
@@ -543,6 +579,25 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_sync_covers_what_was_shown_and_only_what_is_new() {
+        let dir = TestDir::new("status-sync");
+        let (mut writer, shared) = open(&dir, LIMITS);
+        shared.sync(dir.path()).unwrap();
+        assert_eq!(shared.synced_bytes(), None);
+        writer.put(&[included(1, 10)], &shared).unwrap();
+        shared.sync(dir.path()).unwrap();
+        assert_eq!(shared.synced_bytes(), Some(64));
+        // Fills the file and begins the next one.
+        writer.put(&(2..10).map(|id| included(id, 10)).collect::<Vec<_>>(), &shared).unwrap();
+        let newest = writer.segments.back().unwrap().file.view();
+        assert_eq!(shared.synced_bytes(), Some(64));
+        shared.sync(dir.path()).unwrap();
+        assert_eq!((shared.synced_bytes(), writer.segments.len()), (Some(newest.len()), 2));
+        let synced_path = shared.synced.lock().unwrap().as_ref().unwrap().path.clone();
+        assert_eq!(synced_path, newest.path());
     }
 
     #[test]

@@ -573,6 +573,7 @@ fn poll_turn(inner: &Rc<RefCell<Inner>>, doorbell: &Doorbell, cx: &mut Context<'
     }
     let is_timer_due = shard.poll_timer(cx).is_ready();
     let has_work = || shard.core.has_work() || (shard.closing_since_ns.is_none() && shard.core.shared().is_closed());
+    shard.core.await_gate();
     let is_busy = is_timer_due || doorbell.poll(cx.waker(), has_work).is_ready();
     // What arrived while signatures were recovered is there now.
     if is_busy || shard.sweep(now_ns) {

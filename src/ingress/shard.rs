@@ -29,7 +29,7 @@ use crate::ingress::envelope::{Place, reply_error, reply_result};
 use crate::ingress::intake::{Intake, TURN_ITEMS_MAX};
 use crate::ingress::queries::{Queries, Query, REPLY_BYTES_MAX};
 use crate::messages::{BuilderReply, IngressMessage, QueryJob, QueryReply, Submit, SubmitWait};
-use crate::primitives::{ReplyToken, Sequence, ShardId};
+use crate::primitives::{ReplyToken, ShardId};
 use crate::ring::{Consumer, Producer};
 use crate::rpc::{self, ConnectionKey, Progress, Rendered, RpcError, Subscriptions};
 use crate::runtime::slab::{Slab, TxHandle};
@@ -361,13 +361,28 @@ impl ShardCore {
         desk.to_builder.wake();
     }
 
+    /// Tells the gate what this shard waits for, so that it is woken when that is durable and not before. To be called before the shard
+    /// raises its doorbell; then follows [`ShardCore::has_work`].
+    pub fn await_gate(&self) {
+        let desk = &self.desk;
+        // Held replies leave in order.
+        let reply = self.held.front().map(BuilderReply::gate);
+        let query = self.held_queries.iter().map(|reply| reply.gate).min();
+        let news = if self.subscriptions.is_empty() {
+            None
+        } else {
+            self.subscriptions.awaited(&desk.shared.heads.load(), desk.durable())
+        };
+        desk.shared.gate.want(usize::from(desk.id.0), [reply, query, news].into_iter().flatten().min());
+    }
+
     /// Whether the builder, the query pool or the chain has something for this shard: called before it sleeps.
     #[must_use]
     pub fn has_work(&self) -> bool {
         let desk = &self.desk;
         let is_released = || {
             let durable = desk.durable();
-            self.held.front().is_some_and(|reply| gate(reply) <= durable)
+            self.held.front().is_some_and(|reply| reply.gate() <= durable)
                 || self.held_queries.iter().any(|reply| reply.gate <= durable)
         };
         !desk.from_builder.is_empty()
@@ -433,7 +448,7 @@ impl ShardCore {
 
     fn drain_builder(&mut self, now_ns: u64) {
         let durable = self.desk.durable();
-        while self.held.front().is_some_and(|reply| gate(reply) <= durable) {
+        while self.held.front().is_some_and(|reply| reply.gate() <= durable) {
             if let Some(reply) = self.held.pop_front() {
                 self.on_reply(reply, now_ns);
             }
@@ -447,7 +462,7 @@ impl ShardCore {
                 }
                 return;
             };
-            if gate(&reply) > durable || (!self.held.is_empty() && gate(&reply) > Sequence(0)) {
+            if reply.gate() > durable || !self.held.is_empty() {
                 self.held.push_back(reply);
             } else {
                 self.on_reply(reply, now_ns);
@@ -456,7 +471,7 @@ impl ShardCore {
     }
 
     fn on_reply(&mut self, reply: BuilderReply, now_ns: u64) {
-        let token = token_of(&reply);
+        let token = reply.token();
         let Some(call) = self.desk.calls.take(token) else { return };
         self.desk.in_flight_count -= 1;
         let Self { slots, dirty, desk, .. } = self;
@@ -465,14 +480,15 @@ impl ShardCore {
                 let mut render = |out: &mut Vec<u8>| rpc::render_admitted(&hash, out);
                 return finish_with(slots, dirty, &call, &mut render);
             }
-            BuilderReply::Refused { refusal, .. } => {
+            BuilderReply::Refused { hash, refusal, .. } => {
                 let wait = match call.kind {
                     CallKind::SubmitSync { .. } => SubmitWait::Preconfirmation,
                     _ => SubmitWait::Admission,
                 };
-                rpc::refusal_error(&refusal, wait)
+                rpc::refusal_error(&hash, &refusal, wait)
             }
             BuilderReply::Ended { hash, end, .. } => rpc::end_error(&hash, &end),
+            BuilderReply::Unready { hash, reason, .. } => rpc::unready_error(&hash, &reason),
             BuilderReply::Preconfirmed { block, index, .. } => {
                 desk.result.clear();
                 match rpc::render_preconfirmed(&block, index, &mut desk.result) {
@@ -655,26 +671,6 @@ fn finish_with(slots: &mut [Slot], dirty: &mut Vec<u32>, call: &Call, write: &mu
     if let Some(connection) = slot.connection.as_mut() {
         reply_result(connection.replies(), call.place, call.id.as_id(), write);
         mark_dirty(slot, call.connection.connection, dirty);
-    }
-}
-
-/// What a builder reply depends on; 0 for what depends on nothing.
-fn gate(reply: &BuilderReply) -> Sequence {
-    match reply {
-        BuilderReply::Admitted { gate, .. }
-        | BuilderReply::Preconfirmed { gate, .. }
-        | BuilderReply::Answer { gate, .. } => *gate,
-        BuilderReply::Refused { .. } | BuilderReply::Ended { .. } => Sequence(0),
-    }
-}
-
-fn token_of(reply: &BuilderReply) -> ReplyToken {
-    match reply {
-        BuilderReply::Admitted { token, .. }
-        | BuilderReply::Refused { token, .. }
-        | BuilderReply::Preconfirmed { token, .. }
-        | BuilderReply::Ended { token, .. }
-        | BuilderReply::Answer { token, .. } => *token,
     }
 }
 

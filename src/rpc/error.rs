@@ -87,6 +87,12 @@ impl RpcError {
         }
     }
 
+    /// EIP-7966 code 5: not admitted, because the node is not ready.
+    #[must_use]
+    pub fn sync_refused(hash: &B256, reason: &str) -> Self {
+        Self { code: code::SYNC_UNREADY, message: reason.to_owned(), data: Some(format!("\"{hash}\"")) }
+    }
+
     /// EIP-7966 code 6: transactions of the same sender are missing before this one; `data` is the nonce that comes next.
     #[must_use]
     pub fn sync_nonce_gap(tx: u64, expected: u64) -> Self {

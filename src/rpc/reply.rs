@@ -2,7 +2,7 @@
 
 use crate::builder::block::OpenBlock;
 use crate::mempool::{EndState, Invalid, Reject};
-use crate::messages::{Refusal, SubmitWait};
+use crate::messages::{Refusal, SubmitWait, Unready};
 use crate::primitives::B256;
 use crate::rpc::encode;
 use crate::rpc::error::{RpcError, code};
@@ -30,10 +30,16 @@ pub fn render_preconfirmed(block: &OpenBlock, index: u32, out: &mut Vec<u8>) -> 
 
 /// Why a transaction was not admitted.
 #[must_use]
-pub fn refusal_error(refusal: &Refusal, wait: SubmitWait) -> RpcError {
+pub fn refusal_error(hash: &B256, refusal: &Refusal, wait: SubmitWait) -> RpcError {
+    let node_unready = |text: &str| match wait {
+        SubmitWait::Admission => RpcError::limit(text),
+        SubmitWait::Preconfirmation => RpcError::sync_refused(hash, text),
+    };
     match refusal {
-        Refusal::Draining => RpcError::limit("the sequencer is shutting down and admits nothing any more"),
-        Refusal::ChainBehind => RpcError::limit("the chain database is behind: try again"),
+        Refusal::Draining => node_unready("the sequencer is shutting down and admits nothing any more"),
+        Refusal::ChainBehind => node_unready("the chain database is behind: try again"),
+        Refusal::JournalBehind => node_unready("the journal is behind: its disk is slow, try again"),
+        Refusal::JournalFull => node_unready("the journal's disk is full: admission is stopped until there is space"),
         Refusal::Condition(reason) => {
             RpcError::new(code::REJECTED, format!("transaction condition can never be met: {reason}"))
         }
@@ -42,6 +48,19 @@ pub fn refusal_error(refusal: &Refusal, wait: SubmitWait) -> RpcError {
         }
         Refusal::Pool(reject) if reject.is_limit() => RpcError::limit(reject.to_string()),
         Refusal::Pool(reject) => RpcError::server(reject.to_string()),
+    }
+}
+
+/// Why a transaction that was waited for is admitted and not executed next (EIP-7966).
+#[must_use]
+pub fn unready_error(hash: &B256, reason: &Unready) -> RpcError {
+    match *reason {
+        Unready::NonceGap { tx, next } => RpcError::sync_nonce_gap(tx, next),
+        Unready::FeeCapBelowBaseFee { fee_cap_wei, base_fee_wei } => RpcError::sync_unready(
+            hash,
+            &format!("max fee per gas less than block base fee: fee cap {fee_cap_wei}, base fee {base_fee_wei}"),
+        ),
+        Unready::NotExecuting => RpcError::sync_unready(hash, "this node does not execute transactions"),
     }
 }
 

@@ -240,6 +240,17 @@ impl Subscriptions {
         sealed || placed
     }
 
+    /// The smallest sequence above `durable` that would be news: what the heads hold and must not be said yet.
+    #[must_use]
+    pub fn awaited(&self, heads: &Heads, durable: Sequence) -> Option<Sequence> {
+        let cursor = self.cursor.filter(|_| !self.is_empty())?;
+        let sealed = heads.recent_by_number(cursor.head_number + 1).map(|next| next.sequence);
+        let placed = block_at(heads, cursor.block_number)
+            .and_then(|block| block.transactions.get(cursor.tx_count))
+            .map(|tx| tx.sequence);
+        [sealed, placed].into_iter().flatten().filter(|sequence| *sequence > durable).min()
+    }
+
     /// Writes the next portion of notifications of what became durable: placed transactions in order, then blocks.
     ///
     /// Runs on: ingress shard, several times per turn, with a write to the subscribers' sockets after each; ends with the entry that
