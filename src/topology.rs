@@ -219,9 +219,9 @@ pub fn launch(config: &Config, spec: &ChainSpec, rpc: &crate::rpc::Settings) -> 
         wiring.query_shards,
         &cores.background(),
     )?;
-    let (syncer, sync_reader, sync_shared) = (opened.writer.syncer(), opened.reader.clone(), Arc::clone(&shared));
+    let (syncer, sync_shared) = (opened.writer.syncer(), Arc::clone(&shared));
     background_threads.push(spawn("chain-sync", cores.background(), move || {
-        crate::chain::thread::run_syncer(&syncer, &sync_reader, &sync_shared).map_err(|error| error.to_string())
+        crate::chain::thread::run_syncer(&syncer, &sync_shared).map_err(|error| error.to_string())
     })?);
     let bells = CoreBells { builder: Arc::clone(&builder_bell), chain: chain_bell };
     let (core_threads, temporary_dir) =
