@@ -152,8 +152,14 @@ impl BuilderReply {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unready {
     /// Transactions of the same sender are missing before this one.
-    NonceGap { tx: u64, next: u64 },
-    FeeCapBelowBaseFee { fee_cap_wei: u128, base_fee_wei: u128 },
+    NonceGap {
+        tx: u64,
+        next: u64,
+    },
+    FeeCapBelowBaseFee {
+        fee_cap_wei: u128,
+        base_fee_wei: u128,
+    },
     /// The process was started without execution.
     NotExecuting,
 }
