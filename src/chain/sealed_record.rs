@@ -143,7 +143,7 @@ pub fn ended_record(hash: B256, accepted_unix_ns: u64, ended_unix_ns: u64, end: 
     }
 }
 
-fn stored_end(end: &PoolEnd) -> EndState {
+pub(crate) fn stored_end(end: &PoolEnd) -> EndState {
     let dropped = |reason: EndReason| EndState::Dropped { reason: reason as u8 };
     let invalidated = |reason: EndReason, required: U256, actual: U256| EndState::Invalidated {
         reason: reason as u8,
