@@ -16,7 +16,7 @@ use crate::ingress::queries::RUNNING_PER_CONNECTION_MAX;
 use crate::limits::{IN_FLIGHT_PER_SHARD_MAX, INGRESS_RING_SLOTS, QUERIES_PER_SHARD_MAX, TX_BYTES_MAX};
 use crate::mempool::{EndState, Reject};
 use crate::messages::{BuilderAnswer, BuilderRead, Refusal};
-use crate::primitives::{Address, B256, Fork, U256};
+use crate::primitives::{Address, B256, Fork, Sequence, U256};
 use crate::ring::{Doorbell, ring};
 use crate::state::Store;
 use crate::testing::signing::{SetCode, TestKey};
@@ -253,7 +253,7 @@ fn the_gate_holds_replies_back_until_they_are_durable_and_keeps_their_order() {
 fn the_gate_alone_wakes_a_shard_and_only_for_what_it_waits_for() {
     let mut shard = fixture();
     let bell = Arc::clone(&shard.doorbell);
-    let mut sleep = |shard: &mut Fixture| {
+    let sleep = |shard: &mut Fixture| {
         shard.core.take_dirty(&mut shard.dirty);
         shard.core.await_gate();
         assert!(bell.poll(std::task::Waker::noop(), || shard.core.has_work()).is_pending());
