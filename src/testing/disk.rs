@@ -147,6 +147,13 @@ impl File {
         self.medium[range.clone()].copy_from_slice(&self.cache[range]);
     }
 
+    /// The barrier of one write: on a disk with FUA it covers that write and nothing before it.
+    fn sync_range(&mut self, offset: usize, bytes: usize) {
+        let sectors = offset / SECTOR_BYTES..(offset + bytes).div_ceil(SECTOR_BYTES);
+        sectors.clone().for_each(|sector| self.keep(sector));
+        self.cached.retain(|sector| !sectors.contains(sector));
+    }
+
     fn sync(&mut self) {
         for sector in std::mem::take(&mut self.cached) {
             self.keep(sector);
@@ -260,7 +267,18 @@ impl Storage for SimDisk {
         let file = disk.file(slot)?;
         file.write(at, bytes);
         if !is_left_out {
-            file.sync();
+            file.sync_range(at, bytes.len());
+        }
+        Ok(())
+    }
+
+    fn sync_directory(&mut self, point: SyncPoint) -> Result<(), StorageError> {
+        let mut disk = self.0.borrow_mut();
+        if disk.begin()? {
+            return Err(StorageError::Crashed);
+        }
+        if disk.leave_out != Some(point) {
+            disk.files.values_mut().for_each(|file| file.is_entered = true);
         }
         Ok(())
     }
