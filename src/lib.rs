@@ -4,8 +4,8 @@
 //!  socket ─► ingress shard i ──ring──► builder core ──ring──► state thread + hash pool ──► chain thread ──► disk
 //!            parse, decode,             admit, order,           roots, header, hash          headers, bodies,
 //!            recover senders            execute, close                                       receipts, indexes
-//!               ▲                          │
-//!               └── gate: seq ≤ durable_seq┘
+//!               ▲                          │ records
+//!               └──── gate: durable ◄── journal thread ──► disk
 //! ```
 //!
 //! Modules in reading order: what crosses threads first, then the path of a transaction.

@@ -30,7 +30,7 @@ pub enum EndReason {
     GasAboveBlock = 6,
     ConditionImpossible = 7,
     Execution = 8,
-    /// The process was told to stop before the transaction's turn came.
+    /// Of processes without a journal: they were told to stop before the transaction's turn came.
     Stopped = 9,
 }
 
@@ -170,7 +170,6 @@ pub fn stored_end(end: &PoolEnd) -> EndState {
         }
         PoolEnd::Invalidated(Invalid::SenderHasCode { .. }) => dropped(EndReason::SenderHasCode),
         PoolEnd::Invalidated(Invalid::Condition(_)) => dropped(EndReason::ConditionImpossible),
-        PoolEnd::Invalidated(Invalid::Stopped) => dropped(EndReason::Stopped),
         PoolEnd::Invalidated(Invalid::Execution(_)) | PoolEnd::Rejected(_) => dropped(EndReason::Execution),
     }
 }

@@ -187,6 +187,10 @@ impl Storage for FileStorage {
         })
     }
 
+    fn sync_directory(&mut self, _: SyncPoint) -> Result<(), StorageError> {
+        if self.mode.durability == Durability::None { Ok(()) } else { sync_dir(&self.dir) }
+    }
+
     fn sync(&mut self, slot: u32, _: SyncPoint) -> Result<(), StorageError> {
         if self.mode.durability == Durability::None {
             return Ok(());

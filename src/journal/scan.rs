@@ -85,6 +85,8 @@ struct Slot<B> {
 /// # Errors
 /// Damage, with its place; a failed read or sync.
 pub fn scan<S: Storage>(storage: &mut S) -> Result<Option<Scan<S::Bytes>>, ScanError> {
+    // A slot whose entry is in a cache only would take with it whatever is written to it from now on.
+    storage.sync_directory(SyncPoint::DirectoryTail)?;
     let mut found = Vec::new();
     let (mut unused, mut damaged) = (Vec::new(), Vec::new());
     let slots = storage.slots()?;
@@ -187,7 +189,7 @@ fn read_segments<B: Deref<Target = [u8]>>(slots: Vec<Slot<B>>, journal: JournalI
         return Err(ScanError::Damaged { segment: newest.id, slot: newest.slot, offset, fault });
     }
     let is_torn = GroupHeader::read(behind).is_ok_and(|group| is_later(&group, &expected));
-    let torn = is_torn.then(|| Torn { segment: newest.id, offset, fault });
+    let torn = is_torn.then_some(Torn { segment: newest.id, offset, fault });
     Ok(Scan {
         journal,
         epoch: epoch.max(expected.epoch),

@@ -128,8 +128,6 @@ pub enum Invalid {
     GasAboveBlock { tx: u64, block: u64 },
     #[error("condition can no longer be met: {0}")]
     Condition(Impossible),
-    #[error("the process stopped before its turn came")]
-    Stopped,
     /// Refused by execution itself, in its words.
     #[error("{0}")]
     Execution(&'static str),
