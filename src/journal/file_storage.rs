@@ -173,7 +173,8 @@ impl Storage for FileStorage {
             return Ok(());
         }
         let (file, _) = self.slots.entry(slot).or_default().open(&self.dir, slot, self.mode)?;
-        file.sync_data().map_err(|error| fault("sync", &slot_path(&self.dir, slot), &error))
+        file.sync_data().map_err(|error| fault("sync", &slot_path(&self.dir, slot), &error))?;
+        sync_dir(&self.dir)
     }
 }
 

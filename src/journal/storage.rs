@@ -76,7 +76,7 @@ pub trait Storage {
     /// `Io`, `Short`: nobody knows what of it is on the disk, so the process must stop; never repeated.
     fn write(&mut self, slot: u32, offset: u64, bytes: &[u8], point: SyncPoint) -> Result<(), StorageError>;
 
-    /// Makes everything written to a slot by anyone durable.
+    /// Makes everything written to a slot by anyone durable, and that the slot is there.
     ///
     /// # Errors
     /// As [`Storage::write`].

@@ -1,9 +1,11 @@
-//! For tests and benches only: signed transactions, and a builder core without threads.
+//! For tests and benches only: signed transactions, a builder core without threads, a disk that forgets.
 //!
 //! Nothing of the product imports this module.
 
 pub mod bench_chain;
 
 pub mod bytecode;
+
+pub mod disk;
 
 pub mod signing;

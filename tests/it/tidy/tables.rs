@@ -58,7 +58,10 @@ pub const IMPORTS: &[(&str, &[&str])] = &[
     ("chain", &["primitives"]),
     ("chain::thread", &["limits", "messages", "ring", "topology"]),
     ("chain::sealed_record", &["builder", "mempool", "primitives"]),
-    ("testing", &["builder", "codec", "config", "crypto", "mempool", "messages", "primitives", "runtime", "state"]),
+    (
+        "testing",
+        &["builder", "codec", "config", "crypto", "journal", "mempool", "messages", "primitives", "runtime", "state"],
+    ),
 ];
 
 /// Modules that are being written: an edge of theirs may be listed before it is used.

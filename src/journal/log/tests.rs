@@ -1,0 +1,1 @@
+//! Retention, space and packing, step by step.
