@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, Throughput};
-use native_sequencer::journal::file_storage::{FileStorage, SyncMode};
+use native_sequencer::journal::file_storage::{FileStorage, SyncMode, WriteEngine};
 use native_sequencer::journal::storage::{BLOCK_BYTES, Storage, SyncPoint};
 
 const GROUP_KIB: [usize; 4] = [4, 16, 64, 256];
@@ -21,8 +21,8 @@ struct Slot {
 }
 
 impl Slot {
-    fn new(dir: &std::path::Path, sync: SyncMode, bytes: u64) -> Self {
-        let mut storage = FileStorage::open(dir, sync).expect("bench directory is writable");
+    fn new(dir: &std::path::Path, sync: SyncMode, engine: WriteEngine, bytes: u64) -> Self {
+        let mut storage = FileStorage::open(dir, sync, engine).expect("bench directory is writable");
         storage.create(0, bytes).expect("there is room for a slot");
         let groups = (0..GROUP_KIB[3] * 1_024 + BLOCK_BYTES).map(|index| (index % 251) as u8).collect();
         Self { storage, bytes, offset: 0, groups }
@@ -65,10 +65,15 @@ fn main() {
     let slot_bytes = if is_smoke { 1 << 20 } else { 64 << 20 };
 
     let start = Instant::now();
-    let mut slot = Slot::new(&dir.join("durable"), SyncMode::Always, slot_bytes);
+    let mut slot = Slot::new(&dir.join("durable"), SyncMode::Always, WriteEngine::Pwritev2, slot_bytes);
     println!("a slot of {} MiB: {:.1} ms", slot_bytes >> 20, start.elapsed().as_secs_f64() * 1e3);
-    println!("writes: {}", slot.storage.mode_name());
-    percentiles(&mut slot, if is_smoke { 4 } else { 1_000 });
+    let count = if is_smoke { 4 } else { 1_000 };
+    println!("\npwritev2, {}", slot.storage.mode_name());
+    percentiles(&mut slot, count);
+    let mut ring = Slot::new(&dir.join("ring"), SyncMode::Always, WriteEngine::IoUring, slot_bytes);
+    println!("\nio_uring, {}", ring.storage.mode_name());
+    percentiles(&mut ring, count);
+    drop(ring);
     let mut criterion = Criterion::default().configure_from_args();
     let mut group = criterion.benchmark_group("group_write");
     group.sample_size(20).warm_up_time(Duration::from_millis(500)).measurement_time(Duration::from_secs(2));
@@ -81,7 +86,7 @@ fn main() {
     group.finish();
 
     // The harness's and the ring's own part: the same without a flush, into the page cache.
-    let mut cached = Slot::new(&dir.join("cached"), SyncMode::Off, slot_bytes);
+    let mut cached = Slot::new(&dir.join("cached"), SyncMode::Off, WriteEngine::Pwritev2, slot_bytes);
     println!("writes: {}", cached.storage.mode_name());
     percentiles(&mut cached, if is_smoke { 4 } else { 1_000 });
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
-use crate::journal::file_storage::{FileStorage, SlotBytes, SyncMode};
+use crate::journal::file_storage::{FileStorage, SlotBytes, SyncMode, WriteEngine};
 use crate::journal::history::{History, Position};
 use crate::journal::log::{Log, LogSettings};
 use crate::journal::report::{RecordCounts, Report, SegmentPlace, ok_line};
@@ -56,7 +56,7 @@ fn with_dir(command: Command) -> Command {
 pub fn run(matches: &ArgMatches) -> Result<()> {
     let (name, matches) = matches.subcommand().context("inspect, verify or rollback")?;
     let dir = journal_dir(matches)?;
-    let mut storage = FileStorage::open(&dir, SyncMode::Always)?;
+    let mut storage = FileStorage::open(&dir, SyncMode::Always, WriteEngine::Pwritev2)?;
     let Some(scanned) = scan(&mut storage)? else { bail!("{} holds no journal", dir.display()) };
     let history = History::read(scanned.records())?;
     match name {

@@ -287,6 +287,8 @@ pub struct JournalConfig {
     pub dir: Option<PathBuf>,
     /// Whether what is acknowledged survives a power cut.
     pub sync: bool,
+    /// Whether groups are written through io_uring; otherwise by `pwritev2`.
+    pub io_uring: bool,
     pub segment_bytes: u64,
     pub segments_kept_max: usize,
 }
@@ -337,6 +339,11 @@ impl Config {
                 sync: raw.value("journal.sync", "always or off", |value| match value {
                     "always" => Some(true),
                     "off" => Some(false),
+                    _ => None,
+                })?,
+                io_uring: raw.value("journal.engine", "pwritev2 or io-uring", |value| match value {
+                    "pwritev2" => Some(false),
+                    "io-uring" => Some(true),
                     _ => None,
                 })?,
                 segment_bytes: raw.value("journal.segment-bytes", "24 MiB to 3 GiB, a multiple of 4096", |value| {

@@ -68,6 +68,11 @@ pub const SETTINGS: &[Setting] = &[
         "always",
         "always: what is acknowledged survives a power cut. off: it survives a crash of the process only; for measurements",
     ),
+    setting(
+        "journal.engine",
+        "pwritev2",
+        "How a group is written: pwritev2, or io-uring (for disks with FUA; measure with `cargo bench --bench journal`)",
+    ),
     aliased(
         "journal.dir",
         "",

@@ -5,6 +5,10 @@
 //! write then changes no metadata, and is one command and one flush of the disk. What the file system refuses of that is found out at the open
 //! by writing a block, and done in a slower way; [`FileStorage::mode_name`] says which.
 //!
+//! By default a write is one `pwritev2`, not an io_uring entry ([`WriteEngine`]): the thread has nothing to do meanwhile, and on a disk without FUA the
+//! kernel ends an asynchronous durable write on a worker of ordinary priority and of one core; where that core computes, the write takes until
+//! the scheduler's next tick.
+//!
 //! Owner: the start until the log is read, then the journal thread. [`SlotCreator`] is for the thread that makes slots.
 //! Files: `slot-NNNN` (never deleted here), `slot-NNNN.new` (unfinished, deleted at the next open), `PROBE` (likewise), `LOCK`.
 
@@ -31,6 +35,15 @@ pub enum SyncMode {
     Off,
 }
 
+/// Which call writes a group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WriteEngine {
+    /// Ends in the calling thread, whatever else the cores do.
+    Pwritev2,
+    /// For disks with FUA, where the kernel needs no worker to end a durable write.
+    IoUring,
+}
+
 /// How a write is made, as far as the file system allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct WriteMode {
@@ -51,7 +64,8 @@ enum Durability {
 pub struct FileStorage {
     dir: Arc<Path>,
     mode: WriteMode,
-    ring: Uring,
+    /// With [`WriteEngine::IoUring`].
+    ring: Option<Uring>,
     slots: BTreeMap<u32, Slot>,
     _lock: File,
 }
@@ -89,11 +103,16 @@ impl FileStorage {
     ///
     /// # Errors
     /// `Locked`, `Unavailable` (no io_uring), `Io`.
-    pub fn open(dir: &Path, sync: SyncMode) -> Result<Self, StorageError> {
+    pub fn open(dir: &Path, sync: SyncMode, engine: WriteEngine) -> Result<Self, StorageError> {
         create_dirs(dir, sync)?;
         let lock = lock(dir)?;
         remove_unfinished(dir)?;
-        let mut ring = Uring::new().map_err(|error| StorageError::Unavailable { what: error.to_string() })?;
+        let mut ring = match engine {
+            WriteEngine::Pwritev2 => None,
+            WriteEngine::IoUring => {
+                Some(Uring::new().map_err(|error| StorageError::Unavailable { what: error.to_string() })?)
+            }
+        };
         let mode = probe(dir, sync, &mut ring)?;
         Ok(Self { dir: dir.into(), mode, ring, slots: BTreeMap::new(), _lock: lock })
     }
@@ -249,9 +268,19 @@ enum WriteFault {
     Short(u64),
 }
 
-fn write_once(ring: &mut Uring, file: &File, mode: WriteMode, offset: u64, bytes: &[u8]) -> Result<(), WriteFault> {
+fn write_once(
+    ring: &mut Option<Uring>,
+    file: &File,
+    mode: WriteMode,
+    offset: u64,
+    bytes: &[u8],
+) -> Result<(), WriteFault> {
     let flags = if mode.durability == Durability::Flag { file::WRITE_DURABLE } else { 0 };
-    let written = ring.write(file, offset, bytes, flags).map_err(|error| WriteFault::Kernel("write", error))?;
+    let written = match ring {
+        None => file::write(file, offset, bytes, flags),
+        Some(ring) => ring.write(file, offset, bytes, flags),
+    };
+    let written = written.map_err(|error| WriteFault::Kernel("write", error))?;
     if written != bytes.len() as u64 {
         return Err(WriteFault::Short(written));
     }
@@ -271,7 +300,7 @@ fn write_options(mode: WriteMode) -> OpenOptions {
 }
 
 /// The fastest way to write that the file system takes. A refusal is only believed here, where nothing is lost by trying again.
-fn probe(dir: &Path, sync: SyncMode, ring: &mut Uring) -> Result<WriteMode, StorageError> {
+fn probe(dir: &Path, sync: SyncMode, ring: &mut Option<Uring>) -> Result<WriteMode, StorageError> {
     let path = dir.join(PROBE);
     let modes: &[(bool, Durability)] = match sync {
         SyncMode::Always => &[
@@ -298,7 +327,7 @@ fn probe(dir: &Path, sync: SyncMode, ring: &mut Uring) -> Result<WriteMode, Stor
     Err(fault("write", &path, &error))
 }
 
-fn try_mode(path: &Path, mode: WriteMode, ring: &mut Uring) -> io::Result<()> {
+fn try_mode(path: &Path, mode: WriteMode, ring: &mut Option<Uring>) -> io::Result<()> {
     let file = write_options(mode).create(true).truncate(true).open(path)?;
     let block = vec![0_u8; 2 * BLOCK_BYTES];
     let block = &block[block.as_ptr().align_offset(BLOCK_BYTES)..][..BLOCK_BYTES];

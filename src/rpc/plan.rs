@@ -109,7 +109,7 @@ fn constant(method: Method, view: &View<'_>, out: &mut Vec<u8>) {
         Method::BlockNumber => json::quantity(view.latest_number(), out),
         Method::MaxPriorityFeePerGas => json::quantity(view.priority_fee_wei(), out),
         Method::GasPrice => {
-            json::quantity(view.priority_fee_wei().saturating_add(u128::from(view.heads.next_base_fee_wei)), out);
+            json::quantity(view.priority_fee_wei().saturating_add(u128::from(view.next_base_fee_wei())), out);
         }
         Method::NetVersion => json::string(&view.settings.chain_id.to_string(), out),
         Method::NetListening => json::boolean(true, out),

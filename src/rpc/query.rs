@@ -156,7 +156,7 @@ impl<'a> QueryContext<'a> {
             number: header.number + 1,
             parent_hash: latest.hash,
             timestamp,
-            base_fee_per_gas_wei: self.view.heads.next_base_fee_wei,
+            base_fee_per_gas_wei: self.view.next_base_fee_wei(),
             prev_randao: header.mix_hash,
             coinbase: header.beneficiary,
             gas_limit: header.gas_limit,

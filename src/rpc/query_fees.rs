@@ -48,7 +48,7 @@ pub fn fee_history(context: &QueryContext<'_>, params: &[u8], out: &mut Vec<u8>)
     }
     let next_base_fee_wei = match context.block(newest + 1)? {
         Some(next) => next.place().base_fee_wei,
-        None => context.view.heads.next_base_fee_wei,
+        None => context.view.next_base_fee_wei(),
     };
     write(oldest, &blocks, next_base_fee_wei, !percentiles.is_empty(), out);
     Ok(())

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::builder::block::{Heads, SealedBlock};
+use crate::builder::block::{Heads, SealedBlock, next_base_fee_wei};
 use crate::primitives::{B256, Sequence};
 use crate::rpc::error::RpcError;
 use crate::rpc::limits::FEE_SAMPLE_TXS;
@@ -44,7 +44,16 @@ impl<'a> View<'a> {
         if newest.sequence <= self.durable {
             return newest;
         }
-        self.heads.recent.iter().rev().find(|block| block.sequence <= self.durable).unwrap_or(newest)
+        let mut recent = self.heads.recent.iter();
+        // The builder core keeps a durable block in memory; without one, the oldest shows least.
+        let oldest = recent.clone().next().unwrap_or(newest);
+        recent.rfind(|block| block.sequence <= self.durable).unwrap_or(oldest)
+    }
+
+    /// Base fee of the block after [`View::latest`], in wei: that of the heads may belong to a block that must not be shown.
+    #[must_use]
+    pub fn next_base_fee_wei(&self) -> u64 {
+        next_base_fee_wei(&self.latest().header)
     }
 
     #[must_use]

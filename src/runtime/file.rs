@@ -1,4 +1,4 @@
-#![allow(unsafe_code, reason = "the standard library cannot reserve room for a file")]
+#![allow(unsafe_code, reason = "the standard library has no fallocate and no pwritev2")]
 //! What Linux can do with files and the standard library cannot say.
 
 use std::fs::{File, OpenOptions};
@@ -12,6 +12,19 @@ pub const WRITE_DURABLE: i32 = libc::RWF_DSYNC;
 /// Adds `O_DIRECT`: reads and writes pass by the page cache. A file system without it refuses the open or the first write (`EINVAL`).
 pub fn direct(options: &mut OpenOptions) -> &mut OpenOptions {
     options.custom_flags(libc::O_DIRECT)
+}
+
+/// Writes `bytes` at `offset` by one `pwritev2` with `flags`; answers how many were written.
+///
+/// # Errors
+/// The kernel's.
+pub fn write(file: &File, offset: u64, bytes: &[u8], flags: i32) -> io::Result<u64> {
+    let offset = libc::off_t::try_from(offset).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+    let part = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
+    // SAFETY: one part, which lies in `bytes`; the kernel only reads it, and has let go of it at the return.
+    let written = unsafe { libc::pwritev2(file.as_raw_fd(), &raw const part, 1, offset, flags) };
+    // Negative exactly when it failed.
+    u64::try_from(written).map_err(|_| io::Error::last_os_error())
 }
 
 /// Makes the file `bytes` long and reserves room for all of it. A file system that cannot reserve only gets the length.

@@ -13,7 +13,7 @@ use crate::chain::sealed_record::Recorder;
 use crate::chain::{ChainLimits, ChainReader, ChainWriter};
 use crate::config::Config;
 use crate::config::genesis::ChainSpec;
-use crate::journal::file_storage::{FileStorage, SlotBytes, SyncMode};
+use crate::journal::file_storage::{FileStorage, SlotBytes, SyncMode, WriteEngine};
 use crate::journal::history::History;
 use crate::journal::log::{Log, LogSettings};
 use crate::journal::scan::{Scan, scan};
@@ -119,8 +119,9 @@ impl Opened {
 /// Opens journal and chain database, writes block 0 into an empty one, and executes everything else again.
 fn open_chain(config: &Config, spec: &ChainSpec, data_dir: &Path) -> Result<Opened, LaunchError> {
     let journal_dir = config.journal.dir.clone().unwrap_or_else(|| data_dir.join("journal"));
-    let mut storage =
-        FileStorage::open(&journal_dir, if config.journal.sync { SyncMode::Always } else { SyncMode::Off })?;
+    let sync = if config.journal.sync { SyncMode::Always } else { SyncMode::Off };
+    let engine = if config.journal.io_uring { WriteEngine::IoUring } else { WriteEngine::Pwritev2 };
+    let mut storage = FileStorage::open(&journal_dir, sync, engine)?;
     if !config.journal.sync {
         tracing::warn!("journal.sync is off: what is acknowledged does not survive a power cut");
     }

@@ -16,7 +16,7 @@ use crate::ingress::queries::RUNNING_PER_CONNECTION_MAX;
 use crate::limits::{IN_FLIGHT_PER_SHARD_MAX, INGRESS_RING_SLOTS, QUERIES_PER_SHARD_MAX, TX_BYTES_MAX};
 use crate::mempool::{EndState, Reject};
 use crate::messages::{BuilderAnswer, BuilderRead, Refusal};
-use crate::primitives::{Address, B256, Fork, U256};
+use crate::primitives::{Address, B256, Fork, Sequence, U256};
 use crate::ring::{Doorbell, ring};
 use crate::state::Store;
 use crate::testing::signing::{SetCode, TestKey};
@@ -30,6 +30,8 @@ struct Fixture {
     replies: Producer<BuilderReply>,
     freed: Producer<TxHandle>,
     jobs: Receiver<QueryJob>,
+    doorbell: Arc<Doorbell>,
+    dirty: Vec<ConnectionKey>,
     query_replies: Arc<ArrayQueue<QueryReply>>,
     key: ConnectionKey,
     now_ns: u64,
@@ -77,6 +79,7 @@ fn fixture_with(change: impl FnOnce(&mut ShardSeat)) -> Fixture {
         chunks_max: 100,
         rpc,
     };
+    let bell = Arc::clone(&doorbell);
     let mut seat = ShardSeat {
         id: ShardId(0),
         settings,
@@ -93,7 +96,7 @@ fn fixture_with(change: impl FnOnce(&mut ShardSeat)) -> Fixture {
     change(&mut seat);
     let (mut core, ..) = ShardCore::new(seat);
     let key = core.open(0);
-    Fixture { core, inbox, replies, freed, jobs, query_replies, key, now_ns: 0 }
+    Fixture { core, inbox, replies, freed, jobs, doorbell: bell, dirty: Vec::new(), query_replies, key, now_ns: 0 }
 }
 
 impl Fixture {
@@ -244,6 +247,56 @@ fn the_gate_holds_replies_back_until_they_are_durable_and_keeps_their_order() {
     shard.set_durable(6);
     shard.turn();
     assert_eq!(shard.output(), [admitted("2", second.hash)]);
+}
+
+#[test]
+fn the_gate_alone_wakes_a_shard_and_only_for_what_it_waits_for() {
+    let mut shard = fixture();
+    let bell = Arc::clone(&shard.doorbell);
+    let sleep = |shard: &mut Fixture| {
+        shard.core.take_dirty(&mut shard.dirty);
+        shard.core.await_gate();
+        assert!(bell.poll(std::task::Waker::noop(), || shard.core.has_work()).is_pending());
+        bell.wakeup_count()
+    };
+    shard.post(r#"{"jsonrpc":"2.0","id":1,"method":"eth_getLogs","params":[{}]}"#);
+    let job = shard.jobs.try_recv().expect("sent to the query pool");
+    shard.post(&send("2", &transfer(0)));
+    let submit = shard.submit();
+    shard.admit(&submit, 5);
+    let reply = QueryReply { token: job.token, outcome: Ok(b"[]".to_vec()), gate: Sequence(3) };
+    assert!(shard.query_replies.push(reply).is_ok());
+    shard.turn();
+    assert_eq!(sleep(&mut shard), 0);
+    // The query's answer is first, although it came last.
+    for (durable, wakeup_count) in [(2, 0), (3, 1), (4, 1), (5, 2)] {
+        shard.set_durable(durable);
+        assert_eq!(shard.doorbell.wakeup_count(), wakeup_count, "durable {durable}");
+        if shard.core.has_work() {
+            shard.turn();
+            let output = shard.output().concat();
+            let expected = if durable == 3 { r#""result":[]"# } else { r#""id":2"# };
+            assert!(output.contains(expected), "durable {durable}: {output}");
+        }
+        sleep(&mut shard);
+    }
+    // Nothing is held any more.
+    shard.set_durable(9);
+    assert_eq!(shard.doorbell.wakeup_count(), 2);
+}
+
+#[test]
+fn a_refusal_waits_for_what_it_compared_with() {
+    let mut shard = fixture();
+    shard.post(&send("1", &transfer(0)));
+    let Submit { token, hash, .. } = shard.submit();
+    let refusal = Refusal::Pool(Reject::NonceTooLow { tx: 0, account: 1 });
+    assert!(shard.replies.push(BuilderReply::Refused { token, hash, refusal, gate: Sequence(4) }).is_ok());
+    shard.turn();
+    assert_eq!(shard.output(), [""; 0]);
+    shard.set_durable(4);
+    shard.turn();
+    assert!(shard.output().concat().contains("nonce too low: tx 0, account 1"));
 }
 
 #[test]
@@ -431,7 +484,7 @@ fn a_builder_refusal_is_an_error_with_its_reason() {
     shard.post(&send("1", &transfer(4)));
     let Submit { token, .. } = shard.submit();
     let refusal = Refusal::Pool(Reject::NonceTooLow { tx: 4, account: 5 });
-    assert!(shard.replies.push(BuilderReply::Refused { token, refusal }).is_ok());
+    assert!(shard.replies.push(BuilderReply::Refused { token, hash: B256::ZERO, refusal, gate: Sequence(0) }).is_ok());
     shard.turn();
     let expected = r#"{"jsonrpc":"2.0","id":1,"error":{"code":-32000,"message":"nonce too low: tx 4, account 5"}}"#;
     assert_eq!(shard.output(), [expected]);
@@ -531,7 +584,7 @@ fn a_waiting_call_is_over_in_time_and_withdrawn_from_the_builder() {
     let Some(IngressMessage::ForgetSync { token, hash }) = shard.inbox.pop() else { panic!("withdrawn") };
     assert_eq!((token, hash), (submit.token, submit.hash));
     let end = EndState::Rejected(Reject::AlreadyKnown);
-    assert!(shard.replies.push(BuilderReply::Ended { token, hash, end }).is_ok());
+    assert!(shard.replies.push(BuilderReply::Ended { token, hash, end, gate: Sequence(0) }).is_ok());
     shard.turn();
     assert_eq!((shard.output(), shard.core.desk.in_flight_count), (Vec::new(), 0));
 }

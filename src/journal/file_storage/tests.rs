@@ -34,8 +34,8 @@ fn modes() -> Vec<WriteMode> {
     [mode(true), mode(false)].concat()
 }
 
-fn round_trip(dir: &Path, mode: Option<WriteMode>) {
-    let mut storage = FileStorage::open(dir, SyncMode::Always).unwrap();
+fn round_trip(dir: &Path, engine: WriteEngine, mode: Option<WriteMode>) {
+    let mut storage = FileStorage::open(dir, SyncMode::Always, engine).unwrap();
     storage.mode = mode.unwrap_or(storage.mode);
     storage.create(0, SLOT_BYTES).unwrap();
     storage.create(11, SLOT_BYTES).unwrap();
@@ -52,7 +52,7 @@ fn round_trip(dir: &Path, mode: Option<WriteMode>) {
     assert_eq!(storage.slots(), Ok(vec![0, 11]));
     let name = storage.mode_name();
     drop(storage);
-    let mut storage = FileStorage::open(dir, SyncMode::Off).unwrap();
+    let mut storage = FileStorage::open(dir, SyncMode::Off, WriteEngine::Pwritev2).unwrap();
     assert!(storage.read(11).unwrap()[..] == expected[..], "what was written is read by the next process");
     println!("{}: {name}", dir.display());
     assert!(storage.mode_name().ends_with("not durable"));
@@ -60,17 +60,19 @@ fn round_trip(dir: &Path, mode: Option<WriteMode>) {
 
 #[test]
 fn what_is_written_is_read() {
-    round_trip(TestDir::on_disk("journal-disk").path(), None);
-    round_trip(TestDir::new("journal-memory").path(), None);
-    for mode in modes() {
-        round_trip(TestDir::on_disk("journal-mode").path(), Some(mode));
+    for engine in [WriteEngine::Pwritev2, WriteEngine::IoUring] {
+        round_trip(TestDir::on_disk("journal-disk").path(), engine, None);
+        round_trip(TestDir::new("journal-memory").path(), engine, None);
+        for mode in modes() {
+            round_trip(TestDir::on_disk("journal-mode").path(), engine, Some(mode));
+        }
     }
 }
 
 #[test]
 fn writes_that_break_the_contract_are_stopped() {
     let dir = TestDir::new("journal-contract");
-    let mut storage = FileStorage::open(dir.path(), SyncMode::Off).unwrap();
+    let mut storage = FileStorage::open(dir.path(), SyncMode::Off, WriteEngine::Pwritev2).unwrap();
     storage.create(0, 4 * BLOCK_BYTES as u64).unwrap();
     let blocks = Blocks::new(1, 2);
     let mut is_stopped = |offset: u64, bytes: &[u8]| {
@@ -97,17 +99,17 @@ fn writes_that_break_the_contract_are_stopped() {
 fn one_process_holds_the_directory() {
     let dir = TestDir::new("journal-lock");
     let path = dir.path().join("a/b");
-    let first = FileStorage::open(&path, SyncMode::Always).unwrap();
+    let first = FileStorage::open(&path, SyncMode::Always, WriteEngine::Pwritev2).unwrap();
     let locked = StorageError::Locked { dir: path.display().to_string() };
-    assert_eq!(FileStorage::open(&path, SyncMode::Always).err(), Some(locked));
+    assert_eq!(FileStorage::open(&path, SyncMode::Always, WriteEngine::Pwritev2).err(), Some(locked));
     drop(first);
-    assert!(FileStorage::open(&path, SyncMode::Always).is_ok());
+    assert!(FileStorage::open(&path, SyncMode::Always, WriteEngine::Pwritev2).is_ok());
 }
 
 #[test]
 fn slots_are_made_by_another_thread() {
     let dir = TestDir::new("journal-creator");
-    let mut storage = FileStorage::open(dir.path(), SyncMode::Off).unwrap();
+    let mut storage = FileStorage::open(dir.path(), SyncMode::Off, WriteEngine::Pwritev2).unwrap();
     let creator = storage.creator();
     std::thread::spawn(move || creator.create(10_000, SLOT_BYTES)).join().unwrap().unwrap();
     assert_eq!(storage.slots(), Ok(vec![10_000]));
@@ -127,7 +129,7 @@ fn what_is_not_a_slot_is_left_alone_or_removed() {
     for name in names {
         std::fs::write(dir.path().join(name), "x").unwrap();
     }
-    let mut storage = FileStorage::open(dir.path(), SyncMode::Off).unwrap();
+    let mut storage = FileStorage::open(dir.path(), SyncMode::Off, WriteEngine::Pwritev2).unwrap();
     assert_eq!(storage.slots(), Ok(vec![3]));
     let left: Vec<_> = names.into_iter().filter(|name| dir.path().join(name).exists()).collect();
     assert_eq!(left, ["slot-0003", "slot-3", "slot-00003", "slot-+003", "slot-x.new", "notes"]);
@@ -136,7 +138,7 @@ fn what_is_not_a_slot_is_left_alone_or_removed() {
 #[test]
 fn a_slot_that_is_not_there_is_an_error() {
     let dir = TestDir::new("journal-missing");
-    let mut storage = FileStorage::open(dir.path(), SyncMode::Always).unwrap();
+    let mut storage = FileStorage::open(dir.path(), SyncMode::Always, WriteEngine::Pwritev2).unwrap();
     let text = |error: StorageError| error.to_string().replace(&dir.path().display().to_string(), "…");
     let missing = "open …/slot-0001 at 0, 0 bytes: No such file or directory (os error 2)";
     assert_eq!(storage.read(1).map(|_| ()).map_err(text), Err(missing.to_owned()));
@@ -170,7 +172,7 @@ fn a_full_disk_is_said_and_leaves_nothing_behind() {
         return;
     };
     let path = mount.0.path();
-    let mut storage = FileStorage::open(path, SyncMode::Always).unwrap();
+    let mut storage = FileStorage::open(path, SyncMode::Always, WriteEngine::Pwritev2).unwrap();
     storage.create(0, SLOT_BYTES).unwrap();
     let full = StorageError::Full { file: path.join("slot-0001").display().to_string(), bytes: 2 * SLOT_BYTES };
     assert_eq!(storage.create(1, 2 * SLOT_BYTES), Err(full.clone()));

@@ -3,6 +3,7 @@
 mod calls;
 mod documentation;
 mod fixture;
+mod frozen;
 mod go_ethereum;
 mod logs;
 mod plans;

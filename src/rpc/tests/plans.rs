@@ -5,10 +5,11 @@ use serde_json::{Value, json};
 use super::fixture::{MemoryHistory, account, heads, memory_block, memory_tx, open_block, query, settings, state};
 use crate::builder::block::Heads;
 use crate::mempool::{EndState, Impossible, Reject};
-use crate::messages::{BuilderAnswer, BuilderRead, LiveStatus, PooledTx, Refusal, SubmitWait};
+use crate::messages::{BuilderAnswer, BuilderRead, LiveStatus, PooledTx, Refusal, SubmitWait, Unready};
 use crate::primitives::{Address, B256, Bytes, Sequence, U256};
 use crate::rpc::{
     Method, Plan, Rendered, View, end_error, plan, refusal_error, render_builder_answer, render_preconfirmed,
+    unready_error,
 };
 
 const HOLDER: Address = Address::repeat_byte(0xaa);
@@ -187,9 +188,11 @@ fn pool_answer() -> BuilderAnswer {
 
 #[test]
 fn refusals_have_their_codes() {
+    let hash = B256::repeat_byte(7);
     let check = |refusal: Refusal, wait: SubmitWait, expected: &str| {
-        let error = refusal_error(&refusal, wait);
+        let error = refusal_error(&hash, &refusal, wait);
         assert_eq!(format!("{} {}", error.code, error.message), expected);
+        assert_eq!(error.data == Some(format!("\"{hash}\"")), error.code == 5);
     };
     let low = Refusal::Pool(Reject::NonceTooLow { tx: 4, account: 5 });
     check(low.clone(), SubmitWait::Admission, "-32000 nonce too low: tx 4, account 5");
@@ -205,9 +208,41 @@ fn refusals_have_their_codes() {
         SubmitWait::Admission,
         "-32003 transaction condition can never be met: block number 9 above maximum 8",
     );
-    assert_eq!(refusal_error(&Refusal::Draining, SubmitWait::Admission).code, -32005);
+    let unready = [
+        (Refusal::Draining, "the sequencer is shutting down and admits nothing any more"),
+        (Refusal::ChainBehind, "the chain database is behind: try again"),
+        (Refusal::JournalBehind, "the journal is behind: its disk is slow, try again"),
+        (Refusal::JournalFull, "the journal's disk is full: admission is stopped until there is space"),
+    ];
+    for (refusal, text) in unready {
+        check(refusal.clone(), SubmitWait::Admission, &format!("-32005 {text}"));
+        check(refusal, SubmitWait::Preconfirmation, &format!("5 {text}"));
+    }
     let ended = end_error(&B256::ZERO, &EndState::Replaced { by: B256::repeat_byte(2) });
     assert_eq!((ended.code, ended.data), (-32000, Some(format!("\"{}\"", B256::ZERO))));
+}
+
+#[test]
+fn what_is_admitted_and_not_next_has_its_codes() {
+    let hash = B256::repeat_byte(7);
+    let check = |reason: Unready, expected: &str| {
+        let mut out = Vec::new();
+        unready_error(&hash, &reason).write(&mut out);
+        assert_eq!(String::from_utf8(out).expect("text"), expected.replace("HASH", &hash.to_string()));
+    };
+    check(
+        Unready::NonceGap { tx: 19, next: 16 },
+        r#"{"code":6,"message":"nonce too high: tx 19, account 16","data":"0x10"}"#,
+    );
+    let fee_cap = Unready::FeeCapBelowBaseFee { fee_cap_wei: 6, base_fee_wei: 7 };
+    check(
+        fee_cap,
+        r#"{"code":5,"message":"The transaction is queued: max fee per gas less than block base fee: fee cap 6, base fee 7","data":"HASH"}"#,
+    );
+    check(
+        Unready::NotExecuting,
+        r#"{"code":5,"message":"The transaction is queued: this node does not execute transactions","data":"HASH"}"#,
+    );
 }
 
 #[test]

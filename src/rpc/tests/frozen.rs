@@ -1,0 +1,317 @@
+//! With the gate frozen, no method shows anything that is not durable: every method over heads whose newest block is sealed and not durable,
+//! over a block behind it, and over a chain database that has more than may be shown.
+//!
+//! The oracle is a second run: the same reads on heads that never had the later part. Whatever a client can tell apart must wait.
+
+use std::sync::Arc;
+
+use alloy_primitives::{Bytes, Log};
+use serde_json::Value;
+
+use super::fixture::{
+    MemoryBlock, MemoryHistory, MemoryTx, account, context_of, heads, memory_block, memory_tx, open_block, place,
+    query_reply, seal, settings, state,
+};
+use crate::builder::block::{Heads, OpenBlock, StateDiff, next_base_fee_wei};
+use crate::primitives::{Address, B256, Sequence, ShardId, U256};
+use crate::rpc::error::RpcError;
+use crate::rpc::{Class, ConnectionKey, Method, Plan, SubscriptionKind, Subscriptions, View, plan};
+use crate::state::Snapshot;
+
+const HOLDER: Address = Address::repeat_byte(0xaa);
+const TOKEN: Address = Address::repeat_byte(0x70);
+/// How far the journal is durable.
+const FROZEN: u64 = 20;
+/// Of `HOLDER`: after the durable blocks, and at each step that must not be shown.
+const BALANCE_SHOWN: u64 = 0x0dd_0001;
+const BALANCE_HIDDEN: u64 = 0x0dd_5ec3;
+
+/// Blocks 0 and 1 are durable. What is behind them is durable up to some entry of block 2.
+struct Chain {
+    blocks: Vec<MemoryBlock>,
+    shown: Snapshot,
+    hidden: Snapshot,
+}
+
+/// Which block is cut by the gate: a sealed one, or the open one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Cut {
+    Sealed,
+    Open,
+}
+
+fn log(topic: u8) -> Log {
+    Log::new_unchecked(TOKEN, vec![B256::repeat_byte(topic)], Bytes::new())
+}
+
+fn with_diff(mut tx: MemoryTx, balance_wei: u64) -> MemoryTx {
+    let code_hash = crate::state::CODE_HASH_EMPTY;
+    tx.diffs = vec![StateDiff::Account { address: HOLDER, nonce: 7, balance_wei: U256::from(balance_wei), code_hash }];
+    tx
+}
+
+/// Each block full enough that the base fee moves.
+fn chain() -> Chain {
+    let genesis = memory_block(None, Vec::new());
+    let mut blocks = vec![genesis];
+    for number in 1..=3_u64 {
+        let txs = (0..3).map(|index| {
+            let topic = (0x10 * number + index) as u8;
+            let tx = memory_tx(100 * number + index, TOKEN, vec![log(topic)]);
+            with_diff(tx, if number == 2 && index == 0 { BALANCE_SHOWN + 1 } else { BALANCE_HIDDEN })
+        });
+        let parent = blocks.last().expect("there is a parent");
+        let base_fee_wei = next_base_fee_wei(&parent.header);
+        let mut block = memory_block(Some(parent), txs.collect());
+        block.header.base_fee_per_gas = Some(base_fee_wei);
+        block.header.gas_used = if number == 2 { 29_999_999 } else { 21_000 * number };
+        block.hash = block.header.hash_slow();
+        blocks.push(block);
+    }
+    let holder = |balance_wei| state(vec![account(HOLDER, balance_wei, &[], &[(0, balance_wei)])]);
+    Chain { blocks, shown: holder(BALANCE_SHOWN), hidden: holder(BALANCE_HIDDEN) }
+}
+
+impl Chain {
+    /// Block 2: its first entry is durable, the others are not when `is_whole`, and missing else.
+    fn second(&self, is_whole: bool) -> Arc<OpenBlock> {
+        let second = &self.blocks[2];
+        let (mut writer, open) = open_block(&second.header, &second.txs[..1], FROZEN);
+        if is_whole {
+            for (tx, sequence) in second.txs[1..].iter().zip(FROZEN + 1..) {
+                place(&mut writer, &context_of(&second.header), tx, sequence);
+            }
+        }
+        open
+    }
+
+    /// What would be there if nothing had happened after the gate froze.
+    fn durable_heads(&self) -> Heads {
+        heads(&self.blocks[..2], &self.shown, Some(self.second(false)))
+    }
+
+    fn heads(&self, cut: Cut) -> Heads {
+        let durable = heads(&self.blocks[..2], &self.shown, None);
+        if cut == Cut::Open {
+            return Heads::new(durable.recent, Some(self.second(true)));
+        }
+        let sealed = seal(&self.blocks[2], self.second(true), &self.hidden, FROZEN + 4, 0);
+        let (_, open) = open_block(&self.blocks[3].header, &self.blocks[3].txs, FROZEN + 6);
+        Heads::new(durable.recent.iter().cloned().chain([sealed]).collect(), Some(open))
+    }
+
+    /// Transactions that are not durable, and the hash of a block that is not.
+    fn hidden_hashes(&self) -> Vec<B256> {
+        let late = self.blocks[2].txs[1..].iter().chain(&self.blocks[3].txs);
+        late.map(|tx| tx.hash).chain([self.blocks[2].hash, self.blocks[3].hash]).collect()
+    }
+}
+
+/// One way to answer.
+#[derive(Debug, PartialEq)]
+enum Answer {
+    /// Leaves at once.
+    Now(Result<Value, RpcError>),
+    /// Waits at the gate, whatever it says.
+    Waits,
+    /// The builder core's, whose every answer has the gate of its newest record.
+    Builder,
+    Nothing,
+}
+
+fn json_of(bytes: &[u8]) -> Value {
+    serde_json::from_slice(bytes).expect("results are JSON")
+}
+
+fn ask(heads: &Heads, history: &MemoryHistory, method: Method, params: &str) -> Answer {
+    let settings = settings();
+    let view = View { heads, durable: Sequence(FROZEN), settings: &settings };
+    let mut out = Vec::new();
+    match plan(method, params.as_bytes(), &view, &mut out) {
+        Ok(Plan::Reply) => Answer::Now(Ok(json_of(&out))),
+        Ok(Plan::Builder(_)) if method.class() == Class::Inline => Answer::Builder,
+        // What the builder core does not hold any more is asked of the query pool.
+        Ok(Plan::Builder(_)) if method == Method::TxpoolStatus => Answer::Builder,
+        Ok(Plan::Builder(_) | Plan::Query) => {
+            let reply = query_reply(heads, history, FROZEN, method, params);
+            if reply.gate > Sequence(FROZEN) {
+                return Answer::Waits;
+            }
+            Answer::Now(reply.outcome.map(|json| json_of(&json)))
+        }
+        Ok(Plan::Submit(_) | Plan::Subscribe(_) | Plan::Unsubscribe(_)) => Answer::Nothing,
+        Err(error) => Answer::Now(Err(error)),
+    }
+}
+
+/// Parameters of every method: everything that names the part that is not durable, in every way.
+fn rows(method: Method, chain: &Chain) -> Vec<String> {
+    let blocks = ["latest", "pending", "safe", "finalized", "earliest", "0x0", "0x1", "0x2", "0x3", "0x4"];
+    let hashes: Vec<String> = chain.blocks.iter().map(|block| block.hash.to_string()).collect();
+    let transactions: Vec<B256> = chain
+        .blocks
+        .iter()
+        .flat_map(|block| block.txs.iter().map(|tx| tx.hash))
+        .chain([B256::repeat_byte(0x99)])
+        .collect();
+    let with_blocks = |before: &str, after: &str| -> Vec<String> {
+        blocks.map(|block| format!("[{before}\"{block}\"{after}]")).to_vec()
+    };
+    let with_hashes =
+        |after: &str| -> Vec<String> { hashes.iter().map(|hash| format!("[\"{hash}\"{after}]")).collect() };
+    let states = |before: &str| -> Vec<String> {
+        let by_hash = hashes.iter().map(|hash| format!("[{before}{{\"blockHash\":\"{hash}\"}}]"));
+        with_blocks(before, "").into_iter().chain(by_hash).collect()
+    };
+    let by_transaction = || transactions.iter().map(|hash| format!("[\"{hash}\"]")).collect();
+    let address = format!("\"{HOLDER}\",");
+    match method {
+        Method::SendRawTransaction | Method::SendRawTransactionSync | Method::SendRawTransactionConditional => {
+            vec!["[\"0x\"]".to_owned()]
+        }
+        Method::ChainId
+        | Method::BlockNumber
+        | Method::GasPrice
+        | Method::MaxPriorityFeePerGas
+        | Method::Syncing
+        | Method::Accounts
+        | Method::NetVersion
+        | Method::NetListening
+        | Method::ClientVersion
+        | Method::RpcModules
+        | Method::TxpoolStatus => vec!["[]".to_owned()],
+        Method::GetBalance | Method::GetTransactionCount | Method::GetCode => states(&address),
+        Method::GetStorageAt => states(&format!("{address}\"0x0\",")),
+        Method::GetTransactionByHash
+        | Method::GetRawTransactionByHash
+        | Method::GetTransactionReceipt
+        | Method::GetTransactionStatus
+        | Method::DebugGetRawTransaction => by_transaction(),
+        // Answers with the balance of `HOLDER`, the base fee and the block's number: by code that the call overrides.
+        Method::Call => {
+            let code = |opcodes: &str| {
+                let call = format!("{{\"to\":\"{TOKEN}\"}}");
+                let code = format!("{{\"{TOKEN}\":{{\"code\":\"0x{opcodes}5f5260205ff3\"}}}}");
+                let before = format!("{call},");
+                states(&before).into_iter().map(move |row| row.replace(']', &format!(",{code}]"))).collect::<Vec<_>>()
+            };
+            let holder = alloy_primitives::hex::encode(HOLDER);
+            // Balance; base fee; number; timestamp; hash of block 2.
+            [format!("73{holder}31"), "48".to_owned(), "43".to_owned(), "600240".to_owned()]
+                .iter()
+                .flat_map(|opcodes| code(opcodes))
+                .collect()
+        }
+        Method::EstimateGas => {
+            states(&format!("{{\"from\":\"{HOLDER}\",\"to\":\"{TOKEN}\",\"value\":\"{BALANCE_HIDDEN:#x}\"}},"))
+        }
+        Method::FeeHistory => with_blocks("\"0x4\",", ",[0,50,100]"),
+        Method::GetLogs => {
+            let spans = blocks.iter().flat_map(|from| {
+                blocks.iter().map(move |to| format!("[{{\"fromBlock\":\"{from}\",\"toBlock\":\"{to}\"}}]"))
+            });
+            let by_hash = hashes.iter().map(|hash| format!("[{{\"blockHash\":\"{hash}\"}}]"));
+            spans.chain(by_hash).collect()
+        }
+        Method::GetBlockByNumber => with_blocks("", ",true").into_iter().chain(with_blocks("", ",false")).collect(),
+        Method::GetBlockByHash => with_hashes(",true"),
+        Method::GetBlockReceipts
+        | Method::DebugGetRawBlock
+        | Method::DebugGetRawHeader
+        | Method::DebugGetRawReceipts => states("").into_iter().chain(with_hashes("")).collect(),
+        Method::GetBlockTransactionCountByNumber => with_blocks("", ""),
+        Method::GetBlockTransactionCountByHash => with_hashes(""),
+        Method::GetTransactionByBlockHashAndIndex => {
+            ["0x0", "0x1", "0x2"].iter().flat_map(|index| with_hashes(&format!(",\"{index}\""))).collect()
+        }
+        Method::GetTransactionByBlockNumberAndIndex => {
+            ["0x0", "0x1", "0x2"].iter().flat_map(|index| with_blocks("", &format!(",\"{index}\""))).collect()
+        }
+        Method::Sha3 => vec!["[\"0x00\"]".to_owned()],
+        // What subscribers hear: below.
+        Method::Subscribe => vec!["[\"newHeads\"]".to_owned()],
+        Method::Unsubscribe => vec!["[\"0x0000000000000001\"]".to_owned()],
+    }
+}
+
+#[test]
+fn no_method_shows_what_is_not_durable() {
+    let chain = chain();
+    let durable = chain.durable_heads();
+    let before = MemoryHistory { blocks: chain.blocks[..2].to_vec() };
+    // The chain thread appends only what is durable, so the second history cannot be. A reader must not count on that: what it reads
+    // of the database may be newer than the sequence that it read before.
+    let histories =
+        [MemoryHistory { blocks: chain.blocks[..2].to_vec() }, MemoryHistory { blocks: chain.blocks[..3].to_vec() }];
+    let balance = format!("{BALANCE_HIDDEN:x}");
+    let mut waiting_count = 0;
+    for &method in Method::ALL {
+        let rows = rows(method, &chain);
+        assert!(!rows.is_empty(), "{} has no row", method.name());
+        for params in rows {
+            let expected = ask(&durable, &before, method, &params);
+            for (cut, history) in
+                [(Cut::Sealed, &histories[0]), (Cut::Sealed, &histories[1]), (Cut::Open, &histories[0])]
+            {
+                let what = || format!("{} {params}, the gate cuts the block that is {cut:?}", method.name());
+                let found = ask(&chain.heads(cut), history, method, &params);
+                if found == Answer::Waits {
+                    waiting_count += 1;
+                    continue;
+                }
+                let Answer::Now(outcome) = &found else { continue };
+                let text = format!("{outcome:?}");
+                // An error that names what was asked for shows nothing.
+                let hidden = chain.hidden_hashes().into_iter().map(|hash| alloy_primitives::hex::encode(hash));
+                for hash in hidden.filter(|hash| !params.contains(hash.as_str())) {
+                    assert!(!text.contains(&hash), "{}: {text}", what());
+                }
+                assert!(!text.contains(&balance), "{}: {text}", what());
+                assert_eq!(found, expected, "{}", what());
+            }
+        }
+    }
+    assert!(waiting_count > 0, "what waits at the gate was asked for, too");
+}
+
+#[test]
+fn subscribers_hear_nothing_that_is_not_durable() {
+    let chain = chain();
+    let key = ConnectionKey { connection: 1, generation: 1 };
+    for cut in [Cut::Sealed, Cut::Open] {
+        let mut subscriptions = Subscriptions::new(ShardId(0));
+        let before = heads(&chain.blocks[..1], &chain.shown, None);
+        let kinds = [
+            SubscriptionKind::NewHeads,
+            SubscriptionKind::Logs(Box::default()),
+            SubscriptionKind::NewPendingTransactions { full: true },
+            SubscriptionKind::NewPendingTransactions { full: false },
+            SubscriptionKind::Preconfirmations,
+        ];
+        for kind in kinds {
+            subscriptions.add(key, kind, &before, Sequence(1)).expect("room");
+        }
+        let heads = chain.heads(cut);
+        let mut heard = String::new();
+        let mut hear = |_: ConnectionKey, bytes: &[u8]| heard.push_str(&String::from_utf8_lossy(bytes));
+        subscriptions.announce(&heads, Sequence(FROZEN), &mut hear);
+        assert!(
+            heard.contains(&chain.blocks[1].hash.to_string())
+                && heard.contains(&chain.blocks[2].txs[0].hash.to_string())
+        );
+        for hash in chain.hidden_hashes() {
+            assert!(!heard.contains(&hash.to_string()), "{cut:?}: {heard}");
+        }
+        assert!(!subscriptions.has_news(&heads, Sequence(FROZEN)));
+        assert_eq!(subscriptions.awaited(&heads, Sequence(FROZEN)), Some(Sequence(FROZEN + 1)));
+    }
+}
+
+#[test]
+fn without_a_durable_block_in_memory_the_oldest_is_shown() {
+    let chain = chain();
+    let sealed = |number: usize, sequence| seal(&chain.blocks[number], chain.second(true), &chain.hidden, sequence, 0);
+    let heads = Heads::new([sealed(1, FROZEN + 1), sealed(2, FROZEN + 2)].into(), None);
+    let settings = settings();
+    assert_eq!(View { heads: &heads, durable: Sequence(FROZEN), settings: &settings }.latest_number(), 1);
+}
