@@ -105,3 +105,73 @@ fn say_synced(sequence: u64, shared: &Shared) {
     // ORDERING: Release, after the sync; pairs with the Acquire of the journal thread, which then reuses slots.
     shared.journal.chain_synced.fetch_max(sequence, Ordering::Release);
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may stop at a surprise")]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+    use crate::builder::block::Heads;
+    use crate::builder::replay::genesis_block;
+    use crate::chain::ChainLimits;
+    use crate::chain::test_dir::TestDir;
+    use crate::config::genesis::dev_genesis;
+    use crate::mempool::EndState;
+    use crate::primitives::{B256, Fork};
+    use crate::ring::ring;
+    use crate::state::Store;
+
+    #[track_caller]
+    fn until(condition: impl Fn() -> bool) {
+        let start = Instant::now();
+        while !condition() {
+            assert!(start.elapsed() < Duration::from_secs(20), "did not happen");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    #[test]
+    fn blocks_and_ends_are_appended_when_they_are_durable_and_the_journal_hears_of_the_sync() {
+        let dir = TestDir::new("chain-gate");
+        let (writer, reader) = ChainWriter::open(dir.path(), ChainLimits::default()).unwrap();
+        let syncer = writer.syncer();
+        let pool = Arc::new(rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap());
+        let mut genesis = genesis_block(&dev_genesis(Fork::Osaka, 1).unwrap(), &mut Store::new(pool)).unwrap();
+        genesis.sequence = Sequence(3);
+        let genesis = Arc::new(genesis);
+        let (bell, builder_bell) = (Arc::new(Doorbell::for_thread()), Arc::new(Doorbell::for_thread()));
+        let heads = Arc::new(Heads::new([Arc::clone(&genesis)].into(), None));
+        let shared = Arc::new(Shared::new(heads, Vec::new(), Arc::clone(&bell), builder_bell, Sequence(2)));
+        let (mut to_chain, inbox) = ring(8, &bell);
+        let hash = B256::repeat_byte(9);
+        let end = EndState::Replaced { by: B256::repeat_byte(8) };
+        let ended = ChainMessage::Ended { hash, accepted_unix_ns: 1, ended_unix_ns: 2, end, gate: Sequence(5) };
+        for message in [ChainMessage::Sealed(genesis), ended, ChainMessage::Stop] {
+            assert!(to_chain.push(message).is_ok());
+        }
+        let thread = std::thread::spawn({
+            let (bell, shared) = (Arc::clone(&bell), Arc::clone(&shared));
+            move || run(writer, inbox, &bell, &shared)
+        });
+        let processed = || shared.chain_processed.load(Ordering::Acquire);
+        let chain_synced = || shared.journal.chain_synced.load(Ordering::Acquire);
+        let mut synced = 0;
+        std::thread::sleep(Duration::from_millis(120));
+        assert_eq!((reader.latest_number(), processed()), (None, 0));
+        assert!(!sync_new(&syncer, &mut synced, &shared).unwrap());
+        shared.gate.advance(Sequence(4));
+        until(|| processed() == 3);
+        assert_eq!((reader.latest_number(), chain_synced()), (Some(0), 0));
+        assert!(sync_new(&syncer, &mut synced, &shared).unwrap());
+        std::thread::sleep(Duration::from_millis(120));
+        assert_eq!((chain_synced(), processed(), reader.status(&hash).unwrap()), (3, 3, None));
+        shared.gate.advance(Sequence(5));
+        thread.join().unwrap().unwrap();
+        assert!(reader.status(&hash).unwrap().is_some());
+        // At the stop, the thread syncs itself.
+        assert_eq!(chain_synced(), 5);
+        assert!(sync_new(&syncer, &mut synced, &shared).unwrap());
+        assert!(!sync_new(&syncer, &mut synced, &shared).unwrap());
+    }
+}

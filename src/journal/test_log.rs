@@ -28,7 +28,8 @@ pub struct TestLog {
 
 impl TestLog {
     pub fn new(slots_max: u64) -> Self {
-        let disk = SimDisk::new(1, slots_max * SETTINGS.segment_bytes);
+        let disk = SimDisk::new(1, None);
+        disk.set_capacity_bytes(slots_max * SETTINGS.segment_bytes);
         Self { disk, log: Log::create(SETTINGS, [7; 16]), records: vec![] }
     }
 

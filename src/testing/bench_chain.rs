@@ -4,9 +4,9 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::builder::block::{Heads, OpenBlock, SealedBlock};
-use crate::builder::core::{Core, CoreSettings, Effects, JournalRoom, NextTurn, Now, Payload};
+use crate::builder::core::{Core, CoreSettings, Effects, JournalRoom, NextTurn, Now, Payload, StartError};
 use crate::builder::execution::Executor;
-use crate::builder::replay;
+use crate::builder::replay::{self, from_journal::Resumed};
 use crate::builder::sealing::{ClosedBlock, Sealer};
 use crate::builder::world::World;
 use crate::codec::transaction;
@@ -91,6 +91,14 @@ impl Effects for Collected {
     }
 }
 
+/// What a core can stand on.
+pub struct Standing {
+    pub recent: Vec<Arc<SealedBlock>>,
+    pub world: World,
+    pub store: Store,
+    pub resumed: Resumed,
+}
+
 /// One chain on one thread. Its clock stands still until it is moved.
 pub struct BenchChain {
     pub core: Core,
@@ -125,38 +133,52 @@ impl BenchChain {
         let hash_pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().expect("one thread");
         let mut store = Store::new(Arc::new(hash_pool));
         let genesis = replay::genesis_block(&spec, &mut store).expect("a genesis that commits");
-        let parent = genesis.state.clone();
-        let mut world = World::new(parent.clone());
-        world.set_block_hash(0, genesis.hash);
-        let slab = Slab::new(ShardId(0), 1 << 30).expect("address space");
         let now = Now { monotonic_ns: NS_PER_S, unix_ns: (genesis.header.timestamp + 1) * NS_PER_S };
+        let mut world = World::new(genesis.state.clone());
+        world.set_block_hash(0, genesis.hash);
+        let standing = Standing { recent: vec![Arc::new(genesis)], world, store, resumed: Resumed::default() };
+        Self::resume(spec, standing, now, false, adjust).expect("nothing was under way")
+    }
+
+    /// A chain that goes on where a journal ended. `keeps_records`: what the core records is collected.
+    ///
+    /// # Errors
+    /// The core's, when it cannot take over.
+    ///
+    /// # Panics
+    /// When there is no memory for it.
+    pub fn resume(
+        spec: ChainSpec,
+        standing: Standing,
+        now: Now,
+        keeps_records: bool,
+        adjust: impl FnOnce(&mut CoreSettings, &mut Limits),
+    ) -> Result<Self, StartError> {
+        let Standing { recent, world, store, resumed } = standing;
+        let Resumed { start, sequence } = resumed;
+        let latest = Arc::clone(recent.last().expect("there is always block 0"));
+        let parent = start.unrecorded.as_ref().map_or_else(|| latest.state.clone(), |sealed| sealed.state.clone());
+        let slab = Slab::new(ShardId(0), 1 << 30).expect("address space");
         let mut settings = CoreSettings {
             interval_ns: NS_PER_S,
             empty_interval_ns: 0,
             timestamp_lead_s: 1,
-            gas_limit_target: genesis.header.gas_limit,
+            gas_limit_target: latest.header.gas_limit,
             coinbase: Address::ZERO,
             extra_data: Default::default(),
             execute: true,
         };
-        let mut limits = Limits { transactions_max: 200_000, ..Limits::new(spec.chain_id, genesis.header.gas_limit) };
+        let mut limits = Limits { transactions_max: 200_000, ..Limits::new(spec.chain_id, latest.header.gas_limit) };
         adjust(&mut settings, &mut limits);
         let pool: Mempool<Payload> = Mempool::new(limits, Box::new(PriorityFee), 0, 1);
         let executor =
-            Executor::new(world, spec.chain_id, spec.deposit_contract, spec.fork_at(genesis.header.timestamp));
+            Executor::new(world, spec.chain_id, spec.deposit_contract, spec.fork_at(latest.header.timestamp));
         let rules = spec.clone();
-        let core = Core::new(
-            settings,
-            pool,
-            executor,
-            vec![slab.reader()],
-            vec![Arc::new(genesis)],
-            Sequence(0),
-            Box::new(move |timestamp| rules.fork_at(timestamp)),
-            now,
-        );
-        let effects = Collected { chain_room: usize::MAX, ..Collected::default() };
-        Self {
+        let fork_at = Box::new(move |timestamp| rules.fork_at(timestamp));
+        let mut core = Core::new(settings, pool, executor, vec![slab.reader()], recent, sequence, fork_at, now);
+        let mut effects = Collected { chain_room: usize::MAX, keeps_records, ..Collected::default() };
+        core.start(start, now, &mut effects)?;
+        Ok(Self {
             core,
             effects,
             slab,
@@ -168,7 +190,7 @@ impl BenchChain {
             scratch: Vec::new(),
             next_token: 0,
             following: None,
-        }
+        })
     }
 
     /// Decodes, recovers and submits; the replies are collected.

@@ -11,51 +11,29 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use crate::journal::storage::{BLOCK_BYTES, Storage, StorageError, SyncPoint};
+use crate::testing::rng::SimRng;
 
-pub const SECTOR_BYTES: usize = 512;
-
-/// A sequence of numbers that only its seed decides (splitmix64).
-#[derive(Clone, Debug)]
-pub struct Chance(pub u64);
-
-impl Chance {
-    pub fn next_u64(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    /// Below `end`, which is not zero.
-    pub fn below(&mut self, end: u64) -> u64 {
-        self.next_u64() % end
-    }
-
-    /// True once in `count` times.
-    pub fn once_in(&mut self, count: u64) -> bool {
-        self.below(count) == 0
-    }
-}
+const SECTOR_BYTES: usize = 512;
 
 /// Something that goes wrong once, at the next operation that it can happen to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// A write that ends early.
-    ShortWrite,
+    Short,
     /// A write that fails, with some of its sectors written.
-    FailedWrite,
+    Write,
     /// A sync that fails: what was to be synced is not.
-    FailedSync,
+    Sync,
 }
 
 /// A handle to the disk. See the module's text.
 #[derive(Clone)]
 pub struct SimDisk(Rc<RefCell<Disk>>);
 
+#[derive(Clone)]
 struct Disk {
     slots: BTreeMap<u32, Slot>,
-    chance: Chance,
+    rng: SimRng,
     capacity_bytes: u64,
     /// Operations until the machine stops; `None`: it does not.
     fuse: Option<u64>,
@@ -65,6 +43,7 @@ struct Disk {
     fault: Option<Fault>,
 }
 
+#[derive(Clone)]
 struct Slot {
     /// What a process reads.
     seen: Vec<u8>,
@@ -77,35 +56,36 @@ struct Slot {
 
 impl SimDisk {
     #[must_use]
-    pub fn new(seed: u64, capacity_bytes: u64) -> Self {
+    pub fn new(seed: u64, leave_out: Option<SyncPoint>) -> Self {
         Self(Rc::new(RefCell::new(Disk {
             slots: BTreeMap::new(),
-            chance: Chance(seed),
-            capacity_bytes,
+            rng: SimRng::new(seed),
+            capacity_bytes: u64::MAX,
             fuse: None,
             is_stopped: false,
             operation_count: 0,
-            leave_out: None,
+            leave_out,
             fault: None,
         })))
     }
 
+    /// A disk of its own with the same content, synced and not.
+    #[must_use]
+    pub fn copy(&self) -> Self {
+        Self(Rc::new(RefCell::new(self.0.borrow().clone())))
+    }
+
     /// Changes how much fits; slots that are there stay.
-    pub fn set_capacity(&self, bytes: u64) {
+    pub fn set_capacity_bytes(&self, bytes: u64) {
         self.0.borrow_mut().capacity_bytes = bytes;
     }
 
-    /// From now on this sync does nothing and says that it did: a bug, which a suite must find.
-    pub fn leave_out(&self, point: Option<SyncPoint>) {
-        self.0.borrow_mut().leave_out = point;
-    }
-
     /// The machine stops in the operation behind the next `operations` ones, which is done in part.
-    pub fn light_fuse(&self, operations: u64) {
-        self.0.borrow_mut().fuse = Some(operations);
+    pub fn set_fuse(&self, operations: Option<u64>) {
+        self.0.borrow_mut().fuse = operations;
     }
 
-    pub fn inject(&self, fault: Fault) {
+    pub fn set_fault(&self, fault: Fault) {
         self.0.borrow_mut().fault = Some(fault);
     }
 
@@ -124,13 +104,13 @@ impl SimDisk {
     }
 
     /// The power went: of everything that was not synced, any part may be gone.
-    pub fn cut_power(&self) {
+    pub fn power_cut(&self) {
         self.kill();
         let disk = &mut *self.0.borrow_mut();
-        let Disk { slots, chance, .. } = disk;
+        let Disk { slots, rng, .. } = disk;
         // Often all or nothing, which single sectors would hardly ever agree upon.
-        let mood = chance.below(4);
-        slots.retain(|_, slot| slot.is_entry_durable || if mood < 2 { mood == 1 } else { chance.once_in(2) });
+        let mood = rng.below(4);
+        slots.retain(|_, slot| slot.is_entry_durable || if mood < 2 { mood == 1 } else { rng.chance(1, 2) });
         for slot in slots.values_mut() {
             slot.is_entry_durable = true;
             for (sector, versions) in std::mem::take(&mut slot.unsynced) {
@@ -138,9 +118,7 @@ impl SimDisk {
                 let kept = match mood {
                     0 => None,
                     1 => versions.last(),
-                    _ => {
-                        (chance.below(versions.len() as u64 + 1) as usize).checked_sub(1).map(|index| &versions[index])
-                    }
+                    _ => (rng.below(versions.len() as u64 + 1) as usize).checked_sub(1).map(|index| &versions[index]),
                 };
                 if let Some(bytes) = kept {
                     slot.durable[sector * SECTOR_BYTES..][..SECTOR_BYTES].copy_from_slice(bytes);
@@ -159,7 +137,7 @@ impl SimDisk {
     /// A disk that holds what [`SimDisk::image`] said, all of it durable.
     #[must_use]
     pub fn of_image(image: &BTreeMap<u32, Vec<u8>>) -> Self {
-        let disk = Self::new(0, u64::MAX);
+        let disk = Self::new(0, None);
         let slot = |bytes: &Vec<u8>| Slot {
             seen: bytes.clone(),
             durable: bytes.clone(),
@@ -170,12 +148,17 @@ impl SimDisk {
         disk
     }
 
-    /// Changes bits of one byte, for good.
-    pub fn flip(&self, slot: u32, offset: usize, mask: u8) {
+    /// Flips one bit of a slot, as a worn medium does.
+    pub fn flip(&self, slot: u32, bit: usize) {
         let mut disk = self.0.borrow_mut();
-        let slot = disk.slots.get_mut(&slot).expect("the test names a slot that is there");
-        slot.seen[offset] ^= mask;
-        slot.durable[offset] ^= mask;
+        let slot = disk.slots.get_mut(&slot).expect("the slot exists");
+        slot.seen[bit / 8] ^= 1 << (bit % 8);
+        slot.durable[bit / 8] ^= 1 << (bit % 8);
+    }
+
+    #[must_use]
+    pub fn slot_bytes(&self, slot: u32) -> usize {
+        self.0.borrow().slots.get(&slot).map_or(0, |slot| slot.seen.len())
     }
 }
 
@@ -207,7 +190,7 @@ impl Disk {
         if self.stops()? {
             return Err(StorageError::Crashed);
         }
-        if self.take_fault(Fault::FailedSync) {
+        if self.take_fault(Fault::Sync) {
             return Err(fault("sync", slot, 0, 0, "input/output error"));
         }
         if self.leave_out == Some(point) {
@@ -257,7 +240,7 @@ impl Storage for SimDisk {
         if disk.stops()? {
             return Err(StorageError::Crashed);
         }
-        if disk.take_fault(Fault::FailedSync) {
+        if disk.take_fault(Fault::Sync) {
             return Err(fault("sync", slot, 0, 0, "input/output error"));
         }
         let is_durable = disk.leave_out != Some(SyncPoint::Directory);
@@ -279,16 +262,16 @@ impl Storage for SimDisk {
         assert!(bytes.as_ptr().addr().is_multiple_of(BLOCK_BYTES), "the buffer is aligned to a block");
         let disk = &mut *self.0.borrow_mut();
         let is_stopped = disk.stops()?;
-        let (is_short, is_failed) = (disk.take_fault(Fault::ShortWrite), disk.take_fault(Fault::FailedWrite));
+        let (is_short, is_failed) = (disk.take_fault(Fault::Short), disk.take_fault(Fault::Write));
         let first = offset as usize / SECTOR_BYTES;
         let count = bytes.len() / SECTOR_BYTES;
-        let short_count = disk.chance.below(count as u64) as usize;
-        let mut chance = Chance(disk.chance.next_u64());
+        let short_count = disk.rng.below(count as u64) as usize;
+        let mut rng = SimRng::new(disk.rng.word());
         let target = disk.slot(slot)?;
         assert!(offset as usize + bytes.len() <= target.seen.len(), "slots never grow");
         for (index, sector) in bytes.chunks(SECTOR_BYTES).enumerate() {
             let is_written =
-                if is_short { index < short_count } else { !(is_stopped || is_failed) || chance.once_in(2) };
+                if is_short { index < short_count } else { !(is_stopped || is_failed) || rng.chance(1, 2) };
             if is_written {
                 target.write_sector(first + index, sector);
             }
@@ -350,7 +333,8 @@ mod tests {
     }
 
     fn disk(seed: u64) -> SimDisk {
-        let mut disk = SimDisk::new(seed, SLOT_BYTES);
+        let mut disk = SimDisk::new(seed, None);
+        disk.set_capacity_bytes(SLOT_BYTES);
         disk.create(0, SLOT_BYTES).unwrap();
         disk
     }
@@ -361,19 +345,19 @@ mod tests {
         for seed in 0..100 {
             let mut disk = disk(seed);
             write(&mut disk, 1, SyncPoint::Group).unwrap();
-            disk.leave_out(Some(SyncPoint::Group));
+            disk.0.borrow_mut().leave_out = Some(SyncPoint::Group);
             write(&mut disk, 2, SyncPoint::Group).unwrap();
             write(&mut disk, 3, SyncPoint::Group).unwrap();
             disk.kill();
             assert_eq!(sectors(&mut disk), BTreeMap::from([(3, 16)]));
-            disk.cut_power();
+            disk.power_cut();
             let counts = sectors(&mut disk);
             assert!(!counts.contains_key(&0));
             all_kept += usize::from(counts.get(&3) == Some(&16));
             none_kept += usize::from(counts.get(&1) == Some(&16));
             torn += usize::from(counts.len() == 3);
             // Nothing is left to be lost.
-            disk.cut_power();
+            disk.power_cut();
             assert_eq!(sectors(&mut disk), counts);
         }
         assert!(all_kept > 10 && none_kept > 10 && torn > 10, "{all_kept} {none_kept} {torn}");
@@ -382,13 +366,12 @@ mod tests {
     #[test]
     fn a_sync_keeps_data_and_entry() {
         for seed in 0..20 {
-            let mut disk = SimDisk::new(seed, SLOT_BYTES);
-            disk.leave_out(Some(SyncPoint::Directory));
+            let mut disk = SimDisk::new(seed, Some(SyncPoint::Directory));
             disk.create(0, SLOT_BYTES).unwrap();
-            disk.leave_out(Some(SyncPoint::Header));
+            disk.0.borrow_mut().leave_out = Some(SyncPoint::Header);
             write(&mut disk, 1, SyncPoint::Header).unwrap();
             disk.sync(0, SyncPoint::Tail).unwrap();
-            disk.cut_power();
+            disk.power_cut();
             assert_eq!(sectors(&mut disk), BTreeMap::from([(1, 16)]));
         }
     }
@@ -396,11 +379,10 @@ mod tests {
     #[test]
     fn an_entry_that_was_not_synced_may_vanish() {
         let is_there = |seed| {
-            let mut disk = SimDisk::new(seed, SLOT_BYTES);
-            disk.leave_out(Some(SyncPoint::Directory));
+            let mut disk = SimDisk::new(seed, Some(SyncPoint::Directory));
             disk.create(0, SLOT_BYTES).unwrap();
             assert_eq!(disk.slots().unwrap(), [0]);
-            disk.cut_power();
+            disk.power_cut();
             !disk.slots().unwrap().is_empty()
         };
         let kept = (0..100).filter(|seed| is_there(*seed)).count();
@@ -410,8 +392,8 @@ mod tests {
     #[test]
     fn the_fuse_stops_the_machine_in_the_middle() {
         for operations in 0..4 {
-            let mut disk = SimDisk::new(operations, SLOT_BYTES);
-            disk.light_fuse(operations);
+            let mut disk = SimDisk::new(operations, None);
+            disk.set_fuse(Some(operations));
             let created = disk.create(0, SLOT_BYTES);
             assert_eq!(created.is_err(), operations < 2);
             let written = created.and_then(|()| write(&mut disk, 1, SyncPoint::Group));
@@ -431,16 +413,16 @@ mod tests {
     fn faults_happen_once() {
         let mut disk = disk(1);
         assert_eq!(disk.create(1, SLOT_BYTES), Err(StorageError::Full { file: name(1), bytes: SLOT_BYTES }));
-        disk.inject(Fault::ShortWrite);
+        disk.set_fault(Fault::Short);
         assert!(matches!(write(&mut disk, 1, SyncPoint::Group), Err(StorageError::Short { wanted: 8_192, .. })));
-        disk.inject(Fault::FailedWrite);
+        disk.set_fault(Fault::Write);
         assert!(matches!(write(&mut disk, 1, SyncPoint::Group), Err(StorageError::Io { op: "write", .. })));
-        disk.inject(Fault::FailedSync);
+        disk.set_fault(Fault::Sync);
         assert!(matches!(write(&mut disk, 1, SyncPoint::Group), Err(StorageError::Io { op: "sync", .. })));
         assert_eq!(write(&mut disk, 1, SyncPoint::Group), Ok(()));
-        disk.set_capacity(2 * SLOT_BYTES);
+        disk.set_capacity_bytes(2 * SLOT_BYTES);
         assert_eq!(disk.create(1, SLOT_BYTES), Ok(()));
-        disk.flip(0, BLOCK_BYTES, 2);
+        disk.flip(0, 8 * BLOCK_BYTES + 1);
         assert_eq!(disk.read(0).unwrap()[BLOCK_BYTES], 3);
         assert_eq!(SimDisk::of_image(&disk.image()).image(), disk.image());
     }

@@ -8,4 +8,8 @@ pub mod bytecode;
 
 pub mod disk;
 
+pub mod node;
+
+pub mod rng;
+
 pub mod signing;

@@ -5,4 +5,5 @@ mod docs;
 mod http_fuzz;
 mod ingress;
 mod peers;
+mod sim;
 mod tidy;

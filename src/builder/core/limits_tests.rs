@@ -289,12 +289,14 @@ fn without_execution_nothing_is_placed_and_everything_is_kept() {
 
 #[test]
 fn ends_are_told_to_the_chain_and_to_who_waits() {
-    let (mut chain, keys) = chain(5_000_000, |_, limits| limits.gap_lifetime_ns = 5 * NS_PER_S);
-    let gapped = keys[0].transfer(61_972, 3, Address::ZERO, 1);
-    let token = chain.submit_with(&gapped, SubmitWait::Preconfirmation, None);
+    let (mut chain, keys) = chain(5_000_000, |_, limits| limits.ready_lifetime_ns = 5 * NS_PER_S);
+    // Ready, and nothing is placed.
+    chain.effects.journal_room = Some(JournalRoom::Busy);
+    let first = keys[0].transfer(61_972, 0, Address::ZERO, 1);
+    let token = chain.submit_with(&first, SubmitWait::Preconfirmation, None);
     let replacement = keys[0].encode(DynamicFee {
         chain_id: 61_972,
-        nonce: 3,
+        nonce: 0,
         gas_limit: 21_000,
         max_fee_per_gas: 1_100_000_000,
         max_priority_fee_per_gas: 1_100_000,
@@ -303,14 +305,14 @@ fn ends_are_told_to_the_chain_and_to_who_waits() {
     });
     let waiting = chain.submit_with(&replacement, SubmitWait::Preconfirmation, None);
     let replaced = EndState::Replaced { by: keccak256(&replacement) };
-    assert_eq!(ends(&chain), [(keccak256(&gapped), replaced)]);
+    assert_eq!(ends(&chain), [(keccak256(&first), replaced)]);
     assert!(matches!(
         chain.effects.replies.pop(),
         Some((_, BuilderReply::Ended { token: ended, end, .. })) if ended == token && end == replaced
     ));
     chain.advance(5 * NS_PER_S);
     chain.settle();
-    let expired = EndState::Expired { readiness: Readiness::Queued, waited_ns: 5 * NS_PER_S };
+    let expired = EndState::Expired { readiness: Readiness::Ready, waited_ns: 5 * NS_PER_S };
     assert_eq!(ends(&chain)[1..], [(keccak256(&replacement), expired)]);
     assert!(matches!(
         chain.effects.replies.pop(),
@@ -322,7 +324,8 @@ fn ends_are_told_to_the_chain_and_to_who_waits() {
 #[test]
 fn a_caller_that_gave_up_is_not_answered() {
     let (mut chain, keys) = chain(5_000_000, |_, _| {});
-    let raw = keys[0].transfer(61_972, 1, Address::ZERO, 1);
+    chain.effects.journal_room = Some(JournalRoom::Busy);
+    let raw = keys[0].transfer(61_972, 0, Address::ZERO, 1);
     let token = chain.submit_with(&raw, SubmitWait::Preconfirmation, None);
     let hash = keccak256(&raw);
     // Somebody else's token forgets nothing.
@@ -332,10 +335,37 @@ fn a_caller_that_gave_up_is_not_answered() {
         assert!(chain.core.pool.payload_mut(&hash).expect("pooled").waiter.is_some());
         chain.core.on_message(ShardId(0), forget, chain.now, &mut chain.effects).expect("no read");
     }
-    chain.submit(&keys[0].transfer(61_972, 0, Address::ZERO, 1));
-    chain.effects.replies.clear();
-    assert_eq!(chain.finish_block().block.transactions.len(), 2, "the transaction itself goes on");
+    chain.effects.journal_room = None;
+    assert_eq!(chain.finish_block().block.transactions.len(), 1, "the transaction itself goes on");
     assert!(chain.effects.replies.is_empty());
+}
+
+/// EIP-7966: who waits for a place is told at once that there is none yet; the transaction stays pooled.
+#[test]
+fn a_caller_that_would_wait_in_vain_is_told_why() {
+    let (mut chain, keys) = chain(5_000_000, |_, _| {});
+    let cheap = DynamicFee {
+        chain_id: 61_972,
+        gas_limit: 21_000,
+        max_fee_per_gas: 500_000,
+        to: Address::ZERO.into(),
+        ..DynamicFee::default()
+    };
+    let reasons = [
+        (keys[0].transfer(61_972, 3, Address::ZERO, 1), Unready::NonceGap { tx: 3, next: 0 }),
+        (
+            keys[1].encode(cheap),
+            Unready::FeeCapBelowBaseFee { fee_cap_wei: 500_000, base_fee_wei: chain.core.pool.base_fee_wei() },
+        ),
+    ];
+    for (raw, expected) in reasons {
+        let token = chain.submit_with(&raw, SubmitWait::Preconfirmation, None);
+        let Some((_, BuilderReply::Unready { token: told, hash, reason, gate })) = chain.effects.replies.pop() else {
+            panic!("no answer");
+        };
+        assert_eq!((told, hash, reason, gate), (token, keccak256(&raw), expected, chain.core.sequence()));
+        assert!(chain.core.pool.contains(&hash));
+    }
 }
 
 #[test]
@@ -566,6 +596,7 @@ fn every_chunk_comes_home_once_and_every_admitted_transaction_ends_once() {
         let mut answers: HashMap<ReplyToken, u32> = HashMap::new();
         for (_, reply) in &chain.effects.replies {
             let (BuilderReply::Preconfirmed { token, .. }
+            | BuilderReply::Unready { token, .. }
             | BuilderReply::Ended { token, .. }
             | BuilderReply::Refused { token, .. }) = reply
             else {

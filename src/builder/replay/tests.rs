@@ -49,6 +49,17 @@ fn write_chain(dir: &TestDir, spec: &ChainSpec) -> B256 {
     last
 }
 
+fn replay(
+    spec: &ChainSpec,
+    reader: &ChainReader,
+    store: &mut Store,
+    genesis: SealedBlock,
+) -> Result<(Vec<Arc<SealedBlock>>, World), ReplayError> {
+    let mut replay = Replay::new(spec, store, genesis);
+    replay.stored(reader)?;
+    Ok(replay.into_parts())
+}
+
 #[test]
 fn a_stored_chain_is_executed_again_to_the_same_hashes() {
     let dir = TestDir::new("same");

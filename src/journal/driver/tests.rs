@@ -6,6 +6,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::task::Waker;
 
 use super::*;
+use crate::journal::log::LogSettings;
 use crate::journal::record::{HEADER_BYTES, RecordType};
 use crate::journal::storage::SyncPoint;
 use crate::primitives::ShardId;
@@ -94,7 +95,7 @@ fn bench(slots: &[u32], fails_at: usize) -> (Bench, JournalSeat<Watcher>) {
     let (slots_made, made_rx) = ring(1, &doorbell);
     let cells = Arc::new(JournalCells::default());
     let seat = JournalSeat {
-        log: Log::new(slots, SLOT_BYTES),
+        log: log(slots),
         storage,
         inbox: inbox_rx,
         empties: empties_tx,
@@ -106,6 +107,17 @@ fn bench(slots: &[u32], fails_at: usize) -> (Bench, JournalSeat<Watcher>) {
         slots_made: made_rx,
     };
     (Bench { inbox, empties, slot_requests, slots_made, bells, gate, cells, seen }, seat)
+}
+
+fn log(slots: &[u32]) -> Log {
+    let settings = LogSettings {
+        segment_bytes: SLOT_BYTES,
+        group_bytes_max: limits::JOURNAL_GROUP_BYTES_MAX,
+        segments_kept_max: 4,
+    };
+    let mut log = Log::create(settings, [1; 16]);
+    slots.iter().for_each(|slot| log.adopt_slot(*slot, SLOT_BYTES));
+    log
 }
 
 impl Bench {
@@ -217,17 +229,6 @@ fn buffers_come_back_empty_and_never_huge() {
     assert!(empties.iter().all(Vec::is_empty));
     assert_eq!(empties[0].capacity(), 4_096);
     assert!((64..=limits::JOURNAL_BUFFER_BYTES_MAX).contains(&empties[1].capacity()));
-}
-
-#[test]
-fn a_waiting_builder_is_woken_by_progress() {
-    for is_waiting in [false, true] {
-        let (mut bench, seat) = bench(&[0, 1], usize::MAX);
-        bench.cells.is_builder_waiting.store(is_waiting, Ordering::Relaxed);
-        bench.send(1, record(1, 50), &[]);
-        assert_eq!(bench.run(seat).0, Ok(()));
-        assert_eq!(bench.rung()[SHARDS], u64::from(is_waiting));
-    }
 }
 
 #[test]

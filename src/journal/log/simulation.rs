@@ -9,7 +9,8 @@ use crate::journal::record::Record;
 use crate::journal::scan::{ScanError, scan};
 use crate::journal::storage::{Storage, StorageError};
 use crate::journal::test_log::{closed, dropped, opened, placed, sealed, tx};
-use crate::testing::disk::{Chance, Fault, SimDisk};
+use crate::testing::disk::{Fault, SimDisk};
+use crate::testing::rng::SimRng;
 
 const SETTINGS: LogSettings =
     LogSettings { segment_bytes: 16 * BLOCK_BYTES as u64, group_bytes_max: 12_000, segments_kept_max: 3 };
@@ -70,7 +71,7 @@ struct Seen {
 
 struct Simulation {
     disk: SimDisk,
-    chance: Chance,
+    rng: SimRng,
     /// All records since the first one, those of the running process last.
     made: Vec<Made>,
     acknowledged: u64,
@@ -84,11 +85,11 @@ struct Simulation {
 
 impl Simulation {
     fn new(seed: u64, leave_out: Option<SyncPoint>) -> Self {
-        let disk = SimDisk::new(seed, 8 * SETTINGS.segment_bytes);
-        disk.leave_out(leave_out);
+        let disk = SimDisk::new(seed, leave_out);
+        disk.set_capacity_bytes(8 * SETTINGS.segment_bytes);
         Self {
             disk,
-            chance: Chance(seed ^ 0x5eed),
+            rng: SimRng::new(seed ^ 0x5eed),
             made: vec![],
             acknowledged: 0,
             chain_synced: 0,
@@ -101,8 +102,8 @@ impl Simulation {
     /// Processes one after the other, each ended by a kill or a power cut at some operation.
     fn run(mut self) -> Result<Seen, String> {
         for _ in 0..LIVES {
-            if !self.chance.once_in(4) {
-                self.disk.light_fuse(self.chance.below(2 * STEPS));
+            if !self.rng.chance(1, 4) {
+                self.disk.set_fuse(Some(self.rng.below(2 * STEPS)));
             }
             self.life(STEPS)?;
         }
@@ -124,10 +125,10 @@ impl Simulation {
             // The process must not go on, so it does not.
             Err(Stop::Storage(_)) | Ok(()) => {}
         }
-        if self.chance.once_in(2) {
+        if self.rng.chance(1, 2) {
             self.disk.kill()
         } else {
-            self.disk.cut_power()
+            self.disk.power_cut()
         }
         Ok(())
     }
@@ -140,12 +141,12 @@ impl Simulation {
             self.seen.full += u64::from(is_full && !was_full);
             self.seen.not_full_again += u64::from(was_full && !is_full);
             was_full = is_full;
-            match self.chance.below(32) {
+            match self.rng.below(32) {
                 0..12 => self.turn(&mut log, is_full),
                 12..24 => self.write(&mut log)?,
                 24..26 => self.make_slot(&mut log)?,
                 26..28 => {
-                    self.chain_synced += self.chance.below(self.acknowledged - self.chain_synced + 1);
+                    self.chain_synced += self.rng.below(self.acknowledged - self.chain_synced + 1);
                     log.chain_synced(Sequence(self.chain_synced));
                 }
                 28..31 => self.carry(&mut log),
@@ -268,11 +269,11 @@ impl Simulation {
         }
         let mut told = self.told();
         let mut out = Vec::new();
-        for _ in 0..=self.chance.below(6) {
+        for _ in 0..=self.rng.below(6) {
             let names: Vec<u64> = told.live.keys().copied().collect();
             // Mostly young ones leave, so that some stay for long.
-            let leaving = names.len().checked_sub(1 + self.chance.below(4) as usize).map(|index| names[index]);
-            match (self.chance.below(8), told.open, leaving) {
+            let leaving = names.len().checked_sub(1 + self.rng.below(4) as usize).map(|index| names[index]);
+            match (self.rng.below(8), told.open, leaving) {
                 (_, Some(tx_count), _) if told.is_closed || is_full => {
                     let number = told.newest_block;
                     if told.is_closed {
@@ -307,9 +308,9 @@ impl Simulation {
 
     /// Bytes of a transaction: small ones, and some that are nearly too large for a group.
     fn raw(&mut self) -> Vec<u8> {
-        let bytes_max = if self.chance.once_in(12) { 11_000 } else { 900 };
-        let bytes = self.chance.below(bytes_max);
-        (0..bytes).map(|_| self.chance.next_u64() as u8).collect()
+        let bytes_max = if self.rng.chance(1, 12) { 11_000 } else { 900 };
+        let bytes = self.rng.below(bytes_max);
+        (0..bytes).map(|_| self.rng.word() as u8).collect()
     }
 
     /// Copies some of what holds the oldest segment.
@@ -337,7 +338,7 @@ impl Simulation {
     }
 
     fn write(&mut self, log: &mut Log) -> Result<(), Stop> {
-        let Some(write) = log.next_write(self.chance.next_u64()) else { return Ok(()) };
+        let Some(write) = log.next_write(self.rng.word()) else { return Ok(()) };
         self.disk.write(write.slot, write.offset, write.bytes, write.point)?;
         if let Some(last) = log.written() {
             assert!(last.0 > self.acknowledged);
@@ -358,13 +359,13 @@ impl Simulation {
 
     /// Disks fail and fill up; rarely, so that something happens in between.
     fn mischief(&mut self) {
-        match self.chance.below(30) {
-            0 => self.disk.inject(Fault::ShortWrite),
-            1 => self.disk.inject(Fault::FailedWrite),
-            2 => self.disk.inject(Fault::FailedSync),
+        match self.rng.below(30) {
+            0 => self.disk.set_fault(Fault::Short),
+            1 => self.disk.set_fault(Fault::Write),
+            2 => self.disk.set_fault(Fault::Sync),
             3..10 => {
-                let slots = 3 + self.chance.below(8);
-                self.disk.set_capacity(slots * SETTINGS.segment_bytes);
+                let slots = 3 + self.rng.below(8);
+                self.disk.set_capacity_bytes(slots * SETTINGS.segment_bytes);
             }
             _ => {}
         }
@@ -415,10 +416,10 @@ fn a_crash_in_every_operation() {
         let operations = whole.disk.operation_count();
         for (operation, is_power_cut) in (0..operations).flat_map(|operation| [(operation, false), (operation, true)]) {
             let mut simulation = quiet();
-            simulation.disk.light_fuse(operation);
+            simulation.disk.set_fuse(Some(operation));
             assert!(matches!(simulation.process(STEPS), Err(Stop::Storage(StorageError::Crashed))));
             if is_power_cut {
-                simulation.disk.cut_power()
+                simulation.disk.power_cut()
             } else {
                 simulation.disk.kill()
             }

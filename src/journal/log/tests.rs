@@ -136,7 +136,7 @@ fn a_full_disk_waits_for_room() {
     test.append(&[dropped(1), dropped(2)]);
     assert_eq!((test.flush(), test.log.has_pending()), (vec![], true));
     // Another slot.
-    test.disk.set_capacity(3 * SETTINGS.segment_bytes);
+    test.disk.set_capacity_bytes(3 * SETTINGS.segment_bytes);
     assert_eq!((test.flush(), test.log.has_pending()), (vec![6], false));
     // What is left of the newest, and the segment that nobody needs any more.
     assert_eq!((test.segments(), test.log.space()), (vec![1, 2], 3 * BLOCK_BYTES as u64));

@@ -6,6 +6,7 @@ use super::*;
 use crate::journal::segment::SEGMENT_HEADER_BYTES;
 use crate::journal::test_log::*;
 use crate::testing::disk::SimDisk;
+use crate::testing::rng::SimRng;
 
 type Image = BTreeMap<u32, Vec<u8>>;
 
@@ -64,7 +65,7 @@ fn a_flipped_bit_anywhere_never_changes_a_record() {
         }
     }
     let mut disk = SimDisk::of_image(&image);
-    let mut chance = crate::testing::disk::Chance(5);
+    let mut rng = SimRng::new(5);
     for (&slot, bytes) in &image {
         for at in 0..bytes.len() {
             let is_fatal = fatal.contains(&(slot, at));
@@ -73,15 +74,15 @@ fn a_flipped_bit_anywhere_never_changes_a_record() {
             if !is_fatal && !is_last && at % BLOCK_BYTES > 300 && at % 61 != 0 {
                 continue;
             }
-            let mask = 1 << chance.below(8);
-            disk.flip(slot, at, mask);
+            let bit = 8 * at + rng.below(8) as usize;
+            disk.flip(slot, bit);
             let found = records_on(&mut disk);
             match found {
                 Ok(records) if is_last => assert_eq!(records, good[..good.len() - 2], "slot {slot}, byte {at}"),
                 Ok(records) => assert!(!is_fatal && records == good, "slot {slot}, byte {at}"),
                 Err(error) => assert!(is_fatal, "slot {slot}, byte {at}: {error}"),
             }
-            disk.flip(slot, at, mask);
+            disk.flip(slot, bit);
         }
     }
 }
@@ -172,7 +173,7 @@ fn a_segment_that_never_held_a_group_may_go() {
     assert_eq!((scanned.offset, scanned.next), (BLOCK_BYTES as u64, Sequence(11)));
     for at in 0..SEGMENT_HEADER_BYTES {
         let mut disk = SimDisk::of_image(&test.disk.image());
-        disk.flip(0, at, 4);
+        disk.flip(0, 8 * at + 2);
         assert_eq!(records_on(&mut disk).unwrap(), test.records[2..10]);
     }
     // The first of all.
@@ -187,7 +188,7 @@ fn a_torn_group_is_cut_and_written_over() {
     let mut test = journal();
     let torn = |disk: &mut SimDisk| scan(disk).unwrap().unwrap().torn;
     assert_eq!(torn(&mut test.disk), None);
-    test.disk.flip(3, 2 * BLOCK_BYTES + GROUP_HEADER_BYTES + 20, 1);
+    test.disk.flip(3, 8 * (2 * BLOCK_BYTES + GROUP_HEADER_BYTES + 20));
     let found = torn(&mut test.disk).unwrap();
     assert_eq!((found.segment, found.offset), (3, 2 * BLOCK_BYTES as u64));
     assert!(matches!(found.fault, GroupFault::RecordsCrc { .. }));

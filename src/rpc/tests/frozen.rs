@@ -144,26 +144,49 @@ fn ask(heads: &Heads, history: &MemoryHistory, method: Method, params: &str) -> 
     }
 }
 
-/// Parameters of every method: everything that names the part that is not durable, in every way.
+const BLOCKS: [&str; 10] = ["latest", "pending", "safe", "finalized", "earliest", "0x0", "0x1", "0x2", "0x3", "0x4"];
+const INDICES: [&str; 3] = ["0x0", "0x1", "0x2"];
+
+/// Everything that names the part that is not durable, in every way.
+impl Chain {
+    fn with_blocks(&self, before: &str, after: &str) -> Vec<String> {
+        BLOCKS.map(|block| format!("[{before}\"{block}\"{after}]")).to_vec()
+    }
+
+    fn with_hashes(&self, after: &str) -> Vec<String> {
+        self.blocks.iter().map(|block| format!("[\"{}\"{after}]", block.hash)).collect()
+    }
+
+    fn states(&self, before: &str, after: &str) -> Vec<String> {
+        let by_hash = self.blocks.iter().map(|block| format!("[{before}{{\"blockHash\":\"{}\"}}{after}]", block.hash));
+        self.with_blocks(before, after).into_iter().chain(by_hash).collect()
+    }
+
+    fn by_transaction(&self) -> Vec<String> {
+        let all = self.blocks.iter().flat_map(|block| block.txs.iter().map(|tx| tx.hash));
+        all.chain([B256::repeat_byte(0x99)]).map(|hash| format!("[\"{hash}\"]")).collect()
+    }
+
+    /// Calls that answer with the balance of `HOLDER`, the base fee, the block's number and the hash of block 2, by code that they override.
+    fn calls(&self) -> Vec<String> {
+        let balance = format!("73{}31", alloy_primitives::hex::encode(HOLDER));
+        let call = |opcodes: &str| {
+            let code = format!(",{{\"{TOKEN}\":{{\"code\":\"0x{opcodes}5f5260205ff3\"}}}}");
+            self.states(&format!("{{\"to\":\"{TOKEN}\"}},"), &code)
+        };
+        [balance.as_str(), "48", "43", "600240"].into_iter().flat_map(call).collect()
+    }
+
+    fn log_filters(&self) -> Vec<String> {
+        let spans = BLOCKS.iter().flat_map(|from| {
+            BLOCKS.iter().map(move |to| format!("[{{\"fromBlock\":\"{from}\",\"toBlock\":\"{to}\"}}]"))
+        });
+        spans.chain(self.states("", "").into_iter().filter(|row| row.contains("blockHash"))).collect()
+    }
+}
+
+/// Parameters of every method.
 fn rows(method: Method, chain: &Chain) -> Vec<String> {
-    let blocks = ["latest", "pending", "safe", "finalized", "earliest", "0x0", "0x1", "0x2", "0x3", "0x4"];
-    let hashes: Vec<String> = chain.blocks.iter().map(|block| block.hash.to_string()).collect();
-    let transactions: Vec<B256> = chain
-        .blocks
-        .iter()
-        .flat_map(|block| block.txs.iter().map(|tx| tx.hash))
-        .chain([B256::repeat_byte(0x99)])
-        .collect();
-    let with_blocks = |before: &str, after: &str| -> Vec<String> {
-        blocks.map(|block| format!("[{before}\"{block}\"{after}]")).to_vec()
-    };
-    let with_hashes =
-        |after: &str| -> Vec<String> { hashes.iter().map(|hash| format!("[\"{hash}\"{after}]")).collect() };
-    let states = |before: &str| -> Vec<String> {
-        let by_hash = hashes.iter().map(|hash| format!("[{before}{{\"blockHash\":\"{hash}\"}}]"));
-        with_blocks(before, "").into_iter().chain(by_hash).collect()
-    };
-    let by_transaction = || transactions.iter().map(|hash| format!("[\"{hash}\"]")).collect();
     let address = format!("\"{HOLDER}\",");
     match method {
         Method::SendRawTransaction | Method::SendRawTransactionSync | Method::SendRawTransactionConditional => {
@@ -180,52 +203,35 @@ fn rows(method: Method, chain: &Chain) -> Vec<String> {
         | Method::ClientVersion
         | Method::RpcModules
         | Method::TxpoolStatus => vec!["[]".to_owned()],
-        Method::GetBalance | Method::GetTransactionCount | Method::GetCode => states(&address),
-        Method::GetStorageAt => states(&format!("{address}\"0x0\",")),
+        Method::GetBalance | Method::GetTransactionCount | Method::GetCode => chain.states(&address, ""),
+        Method::GetStorageAt => chain.states(&format!("{address}\"0x0\","), ""),
         Method::GetTransactionByHash
         | Method::GetRawTransactionByHash
         | Method::GetTransactionReceipt
         | Method::GetTransactionStatus
-        | Method::DebugGetRawTransaction => by_transaction(),
-        // Answers with the balance of `HOLDER`, the base fee and the block's number: by code that the call overrides.
-        Method::Call => {
-            let code = |opcodes: &str| {
-                let call = format!("{{\"to\":\"{TOKEN}\"}}");
-                let code = format!("{{\"{TOKEN}\":{{\"code\":\"0x{opcodes}5f5260205ff3\"}}}}");
-                let before = format!("{call},");
-                states(&before).into_iter().map(move |row| row.replace(']', &format!(",{code}]"))).collect::<Vec<_>>()
-            };
-            let holder = alloy_primitives::hex::encode(HOLDER);
-            // Balance; base fee; number; timestamp; hash of block 2.
-            [format!("73{holder}31"), "48".to_owned(), "43".to_owned(), "600240".to_owned()]
-                .iter()
-                .flat_map(|opcodes| code(opcodes))
-                .collect()
-        }
+        | Method::DebugGetRawTransaction => chain.by_transaction(),
+        Method::Call => chain.calls(),
         Method::EstimateGas => {
-            states(&format!("{{\"from\":\"{HOLDER}\",\"to\":\"{TOKEN}\",\"value\":\"{BALANCE_HIDDEN:#x}\"}},"))
+            let transfer = format!("{{\"from\":\"{HOLDER}\",\"to\":\"{TOKEN}\",\"value\":\"{BALANCE_HIDDEN:#x}\"}},");
+            chain.states(&transfer, "")
         }
-        Method::FeeHistory => with_blocks("\"0x4\",", ",[0,50,100]"),
-        Method::GetLogs => {
-            let spans = blocks.iter().flat_map(|from| {
-                blocks.iter().map(move |to| format!("[{{\"fromBlock\":\"{from}\",\"toBlock\":\"{to}\"}}]"))
-            });
-            let by_hash = hashes.iter().map(|hash| format!("[{{\"blockHash\":\"{hash}\"}}]"));
-            spans.chain(by_hash).collect()
+        Method::FeeHistory => chain.with_blocks("\"0x4\",", ",[0,50,100]"),
+        Method::GetLogs => chain.log_filters(),
+        Method::GetBlockByNumber => {
+            chain.with_blocks("", ",true").into_iter().chain(chain.with_blocks("", ",false")).collect()
         }
-        Method::GetBlockByNumber => with_blocks("", ",true").into_iter().chain(with_blocks("", ",false")).collect(),
-        Method::GetBlockByHash => with_hashes(",true"),
+        Method::GetBlockByHash => chain.with_hashes(",true"),
         Method::GetBlockReceipts
         | Method::DebugGetRawBlock
         | Method::DebugGetRawHeader
-        | Method::DebugGetRawReceipts => states("").into_iter().chain(with_hashes("")).collect(),
-        Method::GetBlockTransactionCountByNumber => with_blocks("", ""),
-        Method::GetBlockTransactionCountByHash => with_hashes(""),
+        | Method::DebugGetRawReceipts => chain.states("", "").into_iter().chain(chain.with_hashes("")).collect(),
+        Method::GetBlockTransactionCountByNumber => chain.with_blocks("", ""),
+        Method::GetBlockTransactionCountByHash => chain.with_hashes(""),
         Method::GetTransactionByBlockHashAndIndex => {
-            ["0x0", "0x1", "0x2"].iter().flat_map(|index| with_hashes(&format!(",\"{index}\""))).collect()
+            INDICES.iter().flat_map(|index| chain.with_hashes(&format!(",\"{index}\""))).collect()
         }
         Method::GetTransactionByBlockNumberAndIndex => {
-            ["0x0", "0x1", "0x2"].iter().flat_map(|index| with_blocks("", &format!(",\"{index}\""))).collect()
+            INDICES.iter().flat_map(|index| chain.with_blocks("", &format!(",\"{index}\""))).collect()
         }
         Method::Sha3 => vec!["[\"0x00\"]".to_owned()],
         // What subscribers hear: below.
@@ -262,7 +268,7 @@ fn no_method_shows_what_is_not_durable() {
                 let Answer::Now(outcome) = &found else { continue };
                 let text = format!("{outcome:?}");
                 // An error that names what was asked for shows nothing.
-                let hidden = chain.hidden_hashes().into_iter().map(|hash| alloy_primitives::hex::encode(hash));
+                let hidden = chain.hidden_hashes().into_iter().map(alloy_primitives::hex::encode);
                 for hash in hidden.filter(|hash| !params.contains(hash.as_str())) {
                     assert!(!text.contains(&hash), "{}: {text}", what());
                 }

@@ -13,6 +13,7 @@ pub const IMPORTS: &[(&str, &[&str])] = &[
             "chain",
             "config",
             "ingress",
+            "journal",
             "limits",
             "mempool",
             "messages",
@@ -56,7 +57,7 @@ pub const IMPORTS: &[(&str, &[&str])] = &[
     ("journal::file_storage", &["limits", "runtime"]),
     ("journal::uring", &["limits"]),
     ("chain", &["primitives"]),
-    ("chain::thread", &["limits", "messages", "ring", "topology"]),
+    ("chain::thread", &["limits", "messages", "primitives", "ring", "topology"]),
     ("chain::sealed_record", &["builder", "mempool", "primitives"]),
     (
         "testing",
