@@ -73,6 +73,8 @@ pub trait Effects {
     fn record(&mut self, sequence: Sequence, record: &Record<'_>);
     /// What the journal can take.
     fn journal_room(&self) -> JournalRoom;
+    /// How far the journal is durable.
+    fn durable(&self) -> Sequence;
     /// Pooled transactions that were recorded before this sequence are to be recorded once more; 0: none.
     fn carry_below(&self) -> Sequence;
 }
@@ -130,6 +132,8 @@ pub enum NextTurn {
     Now,
     /// Nothing before this monotonic time, unless a message comes.
     At(u64),
+    /// There is work that waits for the journal; nothing before this monotonic time, unless that moves or a message comes.
+    Held(u64),
     /// Nothing unless a message comes.
     OnMessage,
     /// Drained and sealed: the process may stop.
@@ -312,7 +316,7 @@ impl Core {
             Phase::Idle => {
                 self.executor.world().trim();
                 self.retry_conditions_if_due(now);
-                let may_open = room == JournalRoom::Plenty;
+                let may_open = room == JournalRoom::Plenty && self.is_nearly_durable(effects);
                 let has_work = may_open && self.settings.execute && self.best_fits_next_block(now, effects)?;
                 let is_waiting = !may_open && self.settings.execute && self.pool.best().is_some();
                 if self.drain_until_ns.is_some_and(|until_ns| now.monotonic_ns >= until_ns || !(has_work || is_waiting))
@@ -320,7 +324,7 @@ impl Core {
                     return Ok(NextTurn::Drained);
                 }
                 if !may_open {
-                    return Ok(NextTurn::At(now.monotonic_ns + limits::PARK_NS_MAX));
+                    return Ok(NextTurn::Held(now.monotonic_ns + limits::PARK_NS_MAX));
                 }
                 if let Some(next) = self.open_if_due(has_work, now, effects)? {
                     return Ok(next);
@@ -349,6 +353,12 @@ impl Core {
             }
         }
         self.close_if_due(now, effects)
+    }
+
+    /// Whether the block before the newest is durable: readers are shown the newest one that is, so it must not leave memory.
+    fn is_nearly_durable(&self, effects: &impl Effects) -> bool {
+        let before = self.recent.len().checked_sub(2).and_then(|index| self.recent.get(index));
+        before.is_none_or(|block| block.sequence <= effects.durable())
     }
 
     /// How many transactions are pooled: after a stop they wait in the journal for the next start.
@@ -792,7 +802,7 @@ impl Core {
             Some(_) if is_draining => self.close(CloseReason::Stop, effects)?,
             Some(deadline_ns) if now.monotonic_ns >= deadline_ns => self.close(CloseReason::Deadline, effects)?,
             Some(deadline_ns) if effects.journal_room() < JournalRoom::Plenty => {
-                return Ok(NextTurn::At(deadline_ns));
+                return Ok(NextTurn::Held(deadline_ns));
             }
             _ if has_more => return Ok(NextTurn::Now),
             Some(deadline_ns) => return Ok(NextTurn::At(deadline_ns)),

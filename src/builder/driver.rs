@@ -109,7 +109,8 @@ pub fn run(seat: BuilderSeat, mut core: Core) -> Result<(), BuilderError> {
             return Ok(());
         }
         if message_count == 0 && next != NextTurn::Now {
-            let awaited = effects.journal.awaited();
+            // A core that has work and may not do it looks again when the journal has moved.
+            let awaited = if matches!(next, NextTurn::Held(_)) { effects.journal.awaited() } else { None };
             effects.shared.gate.want(effects.shared.builder_waiter(), awaited);
             idle(&doorbell, wait, next, now, || {
                 !sealed.is_empty()
@@ -147,7 +148,7 @@ fn idle(doorbell: &Doorbell, wait: Wait, next: NextTurn, now: Now, has_work: imp
         }
     }
     let timeout_ns = match next {
-        NextTurn::At(at_ns) => at_ns.saturating_sub(now.monotonic_ns).min(limits::PARK_NS_MAX),
+        NextTurn::At(at_ns) | NextTurn::Held(at_ns) => at_ns.saturating_sub(now.monotonic_ns).min(limits::PARK_NS_MAX),
         _ => limits::PARK_NS_MAX,
     };
     doorbell.park(Some(Duration::from_nanos(timeout_ns)), has_work);
@@ -261,6 +262,10 @@ impl Effects for RingEffects {
 
     fn journal_room(&self) -> JournalRoom {
         self.journal.room()
+    }
+
+    fn durable(&self) -> Sequence {
+        self.durable
     }
 
     fn carry_below(&self) -> Sequence {

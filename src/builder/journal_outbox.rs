@@ -88,10 +88,10 @@ impl JournalOutbox {
         }
     }
 
-    /// What must become durable before there is more room; `None` while there is plenty.
+    /// What becomes durable next, if anything was handed over that is not.
     #[must_use]
     pub fn awaited(&self) -> Option<Sequence> {
-        (self.room() < JournalRoom::Plenty).then(|| self.outstanding.front().map(|(last, _)| *last)).flatten()
+        self.outstanding.front().map(|(last, _)| *last)
     }
 
     #[must_use]

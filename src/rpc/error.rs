@@ -72,7 +72,7 @@ impl RpcError {
     pub fn sync_timeout(hash: &B256, waited_ms: u64) -> Self {
         Self {
             code: code::SYNC_TIMEOUT,
-            message: format!("The transaction was added to the transaction pool but wasn't processed in {waited_ms}ms"),
+            message: format!("The transaction was sent to the transaction pool but wasn't processed in {waited_ms}ms"),
             data: Some(format!("\"{hash}\"")),
         }
     }

@@ -41,6 +41,8 @@ pub struct Collected {
     pub keeps_records: bool,
     pub journal_room: Option<JournalRoom>,
     pub carry_below: Sequence,
+    /// `None`: everything.
+    pub durable: Option<Sequence>,
 }
 
 impl Effects for Collected {
@@ -84,6 +86,10 @@ impl Effects for Collected {
 
     fn journal_room(&self) -> JournalRoom {
         self.journal_room.unwrap_or(JournalRoom::Plenty)
+    }
+
+    fn durable(&self) -> Sequence {
+        self.durable.unwrap_or(Sequence(u64::MAX))
     }
 
     fn carry_below(&self) -> Sequence {

@@ -304,6 +304,7 @@ impl Machine {
         if let Some(process) = &mut self.process {
             process.chain.now = now;
             process.chain.effects.journal_room = Some(process.room());
+            process.chain.effects.durable = Some(process.durable);
             process.chain.effects.carry_below = process.log.carry_below().unwrap_or_default();
             self.tally.full += u64::from(process.room() == JournalRoom::Full);
             process.chain.core.turn(now, &mut process.chain.effects).expect("the state in memory can be read");

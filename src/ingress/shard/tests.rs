@@ -576,7 +576,7 @@ fn a_waiting_call_is_over_in_time_and_withdrawn_from_the_builder() {
     shard.turn();
     let hash = submit.hash;
     let expected = format!(
-        r#"{{"jsonrpc":"2.0","id":1,"error":{{"code":4,"message":"The transaction was added to the transaction pool but wasn't processed in 100ms","data":"{hash}"}}}}"#
+        r#"{{"jsonrpc":"2.0","id":1,"error":{{"code":4,"message":"The transaction was sent to the transaction pool but wasn't processed in 100ms","data":"{hash}"}}}}"#
     );
     assert_eq!(shard.output(), [expected]);
     // An answer under way keeps its slot of the reply ring until the withdrawal is handled.
