@@ -51,7 +51,7 @@ pub const IMPORTS: &[(&str, &[&str])] = &[
     ("state", &["crypto"]),
     ("state::memory", &["crypto"]),
     ("state::driver", &["builder", "limits", "messages", "ring", "runtime"]),
-    ("journal", &["builder", "chain", "mempool", "primitives"]),
+    ("journal", &["builder", "chain", "crypto", "mempool", "primitives"]),
     ("journal::rollback", &["codec", "primitives"]),
     ("journal::driver", &["limits", "messages", "primitives", "ring", "runtime"]),
     ("journal::file_storage", &["limits", "runtime"]),
