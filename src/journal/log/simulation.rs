@@ -16,7 +16,6 @@ const SETTINGS: LogSettings =
     LogSettings { segment_bytes: 16 * BLOCK_BYTES as u64, group_bytes_max: 12_000, segments_kept_max: 3 };
 const RESERVE_BYTES: u64 = 8 * BLOCK_BYTES as u64;
 const PENDING_BYTES_MAX: usize = 40_000;
-const LIVE_MAX: usize = 24;
 const LIVES: u64 = 5;
 const STEPS: u64 = 150;
 const SEEDS: u64 = 48;
@@ -80,6 +79,10 @@ struct Simulation {
     journals: u8,
     /// Whether the disk may fail and fill up, beside stopping.
     has_mischief: bool,
+    /// Pooled transactions: few free segments early, many hold them.
+    live_max: usize,
+    /// The chain database is synced once in so many times: when it is late, it is what holds segments.
+    sync_share: u64,
     seen: Seen,
 }
 
@@ -87,9 +90,12 @@ impl Simulation {
     fn new(seed: u64, leave_out: Option<SyncPoint>) -> Self {
         let disk = SimDisk::new(seed, leave_out);
         disk.set_capacity_bytes(8 * SETTINGS.segment_bytes);
+        let mut rng = SimRng::new(seed ^ 0x5eed);
         Self {
             disk,
-            rng: SimRng::new(seed ^ 0x5eed),
+            live_max: [2, 6, 24][rng.below(3) as usize],
+            sync_share: 1 + 7 * rng.below(2),
+            rng,
             made: vec![],
             acknowledged: 0,
             chain_synced: 0,
@@ -145,11 +151,11 @@ impl Simulation {
                 0..12 => self.turn(&mut log, is_full),
                 12..24 => self.write(&mut log)?,
                 24..26 => self.make_slot(&mut log)?,
-                26..28 => {
+                26..28 if self.rng.chance(1, self.sync_share) => {
                     self.chain_synced += self.rng.below(self.acknowledged - self.chain_synced + 1);
                     log.chain_synced(Sequence(self.chain_synced));
                 }
-                28..31 => self.carry(&mut log),
+                26..31 => self.carry(&mut log),
                 _ if self.has_mischief => self.mischief(),
                 _ => {}
             }
@@ -283,7 +289,7 @@ impl Simulation {
                     }
                 }
                 _ if is_full => break,
-                (0..4, _, _) if names.len() < LIVE_MAX => self.admit(&mut out),
+                (0..4, _, _) if names.len() < self.live_max => self.admit(&mut out),
                 (4, _, Some(tx)) => {
                     self.make(&dropped(tx), 0, &mut out);
                 }
