@@ -288,7 +288,7 @@ pub struct JournalConfig {
     /// Whether what is acknowledged survives a power cut.
     pub sync: bool,
     /// Whether groups are written through io_uring; otherwise by `pwritev2`.
-    pub io_uring: bool,
+    pub is_asynchronous: bool,
     pub segment_bytes: u64,
     pub segments_kept_max: usize,
 }
@@ -334,25 +334,7 @@ impl Config {
                 bytes_max: raw.number("mempool.bytes-max", "1 MiB to 64 GiB", 1 << 20, 64 << 30)?,
                 per_sender_max: raw.number("mempool.per-sender-max", "1 to 1048576", 1, 1 << 20)?,
             },
-            journal: JournalConfig {
-                dir: raw.optional("journal.dir", "a directory", path)?,
-                sync: raw.value("journal.sync", "always or off", |value| match value {
-                    "always" => Some(true),
-                    "off" => Some(false),
-                    _ => None,
-                })?,
-                io_uring: raw.value("journal.engine", "pwritev2 or io-uring", |value| match value {
-                    "pwritev2" => Some(false),
-                    "io-uring" => Some(true),
-                    _ => None,
-                })?,
-                segment_bytes: raw.value("journal.segment-bytes", "24 MiB to 3 GiB, a multiple of 4096", |value| {
-                    value.parse().ok().filter(|bytes: &u64| {
-                        (limits::JOURNAL_SEGMENT_BYTES_MIN..=3 << 30).contains(bytes) && bytes.is_multiple_of(4_096)
-                    })
-                })?,
-                segments_kept_max: raw.number("journal.segments-kept", "3 to 65536", 3, 65_536)?,
-            },
+            journal: JournalConfig::from_raw(raw)?,
             query: QueryConfig {
                 threads: raw.number("query.threads", "1 to 64", 1, 64)?,
                 gas_max: raw.number("query.gas-max", "21000 or more", 21_000, u64::MAX)?,
@@ -397,6 +379,30 @@ impl HttpConfig {
             body_bytes_max: raw.number("http.body-bytes-max", "1 KiB to 128 MiB", 1 << 10, 128 << 20)?,
             batch_items_max: raw.number("http.batch-items-max", "1 to 10000", 1, 10_000)?,
             idle_timeout_ns: raw.number("http.idle-timeout-ms", "1 to 86400000", 1, 86_400_000)? * NS_PER_MS,
+        })
+    }
+}
+
+impl JournalConfig {
+    fn from_raw(raw: &RawConfig) -> Result<Self, ConfigError> {
+        Ok(Self {
+            dir: raw.optional("journal.dir", "a directory", |value| Some(PathBuf::from(value)))?,
+            sync: raw.value("journal.sync", "always or off", |value| match value {
+                "always" => Some(true),
+                "off" => Some(false),
+                _ => None,
+            })?,
+            is_asynchronous: raw.value("journal.engine", "pwritev2 or io-uring", |value| match value {
+                "pwritev2" => Some(false),
+                "io-uring" => Some(true),
+                _ => None,
+            })?,
+            segment_bytes: raw.value("journal.segment-bytes", "24 MiB to 3 GiB, a multiple of 4096", |value| {
+                value.parse().ok().filter(|bytes: &u64| {
+                    (limits::JOURNAL_SEGMENT_BYTES_MIN..=3 << 30).contains(bytes) && bytes.is_multiple_of(4_096)
+                })
+            })?,
+            segments_kept_max: raw.number("journal.segments-kept", "3 to 65536", 3, 65_536)?,
         })
     }
 }

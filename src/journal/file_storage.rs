@@ -187,13 +187,16 @@ impl Storage for FileStorage {
         })
     }
 
+    fn sync_directory(&mut self, _: SyncPoint) -> Result<(), StorageError> {
+        if self.mode.durability == Durability::None { Ok(()) } else { sync_dir(&self.dir) }
+    }
+
     fn sync(&mut self, slot: u32, _: SyncPoint) -> Result<(), StorageError> {
         if self.mode.durability == Durability::None {
             return Ok(());
         }
         let (file, _) = self.slots.entry(slot).or_default().open(&self.dir, slot, self.mode)?;
-        file.sync_data().map_err(|error| fault("sync", &slot_path(&self.dir, slot), &error))?;
-        sync_dir(&self.dir)
+        file.sync_data().map_err(|error| fault("sync", &slot_path(&self.dir, slot), &error))
     }
 }
 

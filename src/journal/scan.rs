@@ -2,8 +2,8 @@
 //!
 //! Slots → headers → the segments that are needed, in order → group after group. The first group that is not right is the end only in the newest
 //! segment, and only when nothing of this journal with a higher sequence lies behind it or in a slot that seems free: one write was in flight,
-//! so nothing else can be torn. What a killed process left at the end, and the slots it made, may never have been synced, so they are synced
-//! here, before anyone acts on them.
+//! so nothing else can be torn. What a killed process left at the end, and the names of the slots it made, may never have been synced, so
+//! they are synced here, before anyone acts on them.
 
 use std::ops::Deref;
 
@@ -103,6 +103,8 @@ struct Spare<B> {
 /// # Errors
 /// Damage, with its place; a failed read or sync.
 pub fn scan<S: Storage>(storage: &mut S) -> Result<Option<Scan<S::Bytes>>, ScanError> {
+    // A slot whose entry is in a cache only would take with it whatever is written to it from now on.
+    storage.sync_directory(SyncPoint::DirectoryTail)?;
     let mut found = Vec::new();
     let (mut unused, mut damaged) = (Vec::new(), Vec::new());
     let slots = storage.slots()?;
@@ -113,10 +115,6 @@ pub fn scan<S: Storage>(storage: &mut S) -> Result<Option<Scan<S::Bytes>>, ScanE
             FirstBlock::Segment(header) => found.push(Slot { number, bytes, header }),
             FirstBlock::Damaged(what) => damaged.push(Spare { number, bytes, what }),
         }
-    }
-    // A killed process may have made it without the sync of its name: once it is written to, a power cut must not take it away.
-    for slot in &unused {
-        storage.sync(slot.number, SyncPoint::Tail)?;
     }
     found.sort_by_key(|slot| slot.header.id);
     let Some(newest) = found.last() else {

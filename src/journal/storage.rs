@@ -19,10 +19,8 @@ pub enum SyncPoint {
     Directory,
     /// What a killed process may have left in caches, before the next one builds on it.
     Tail,
-}
-
-impl SyncPoint {
-    pub const ALL: [Self; 4] = [Self::Group, Self::Header, Self::Directory, Self::Tail];
+    /// Likewise the directory entry of a slot that it was making.
+    DirectoryTail,
 }
 
 /// What went wrong with a file. Text fields name the file as its owner knows it.
@@ -76,7 +74,13 @@ pub trait Storage {
     /// `Io`, `Short`: nobody knows what of it is on the disk, so the process must stop; never repeated.
     fn write(&mut self, slot: u32, offset: u64, bytes: &[u8], point: SyncPoint) -> Result<(), StorageError>;
 
-    /// Makes everything written to a slot by anyone durable, and that the slot is there.
+    /// Makes the entries of all slots durable.
+    ///
+    /// # Errors
+    /// As [`Storage::write`].
+    fn sync_directory(&mut self, point: SyncPoint) -> Result<(), StorageError>;
+
+    /// Makes everything written to a slot by anyone durable.
     ///
     /// # Errors
     /// As [`Storage::write`].

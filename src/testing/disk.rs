@@ -289,14 +289,21 @@ impl Storage for SimDisk {
         disk.sync(slot, first..first + count, point)
     }
 
+    fn sync_directory(&mut self, point: SyncPoint) -> Result<(), StorageError> {
+        let mut disk = self.0.borrow_mut();
+        if disk.stops()? {
+            return Err(StorageError::Crashed);
+        }
+        if disk.leave_out != Some(point) {
+            disk.slots.values_mut().for_each(|slot| slot.is_entry_durable = true);
+        }
+        Ok(())
+    }
+
     fn sync(&mut self, slot: u32, point: SyncPoint) -> Result<(), StorageError> {
         let disk = &mut *self.0.borrow_mut();
         let sectors = disk.slot(slot)?.seen.len() / SECTOR_BYTES;
-        disk.sync(slot, 0..sectors, point)?;
-        if disk.leave_out != Some(point) {
-            disk.slot(slot)?.is_entry_durable = true;
-        }
-        Ok(())
+        disk.sync(slot, 0..sectors, point)
     }
 }
 
@@ -364,13 +371,14 @@ mod tests {
     }
 
     #[test]
-    fn a_sync_keeps_data_and_entry() {
+    fn syncs_keep_data_and_entry() {
         for seed in 0..20 {
             let mut disk = SimDisk::new(seed, Some(SyncPoint::Directory));
             disk.create(0, SLOT_BYTES).unwrap();
             disk.0.borrow_mut().leave_out = Some(SyncPoint::Header);
             write(&mut disk, 1, SyncPoint::Header).unwrap();
             disk.sync(0, SyncPoint::Tail).unwrap();
+            disk.sync_directory(SyncPoint::DirectoryTail).unwrap();
             disk.power_cut();
             assert_eq!(sectors(&mut disk), BTreeMap::from([(1, 16)]));
         }

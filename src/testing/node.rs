@@ -44,11 +44,12 @@ pub enum Mutant {
 }
 
 impl Mutant {
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Journal(SyncPoint::Group),
         Self::Journal(SyncPoint::Header),
         Self::Journal(SyncPoint::Directory),
         Self::Journal(SyncPoint::Tail),
+        Self::Journal(SyncPoint::DirectoryTail),
         Self::Chain,
     ];
 }

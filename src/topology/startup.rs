@@ -120,7 +120,7 @@ impl Opened {
 fn open_chain(config: &Config, spec: &ChainSpec, data_dir: &Path) -> Result<Opened, LaunchError> {
     let journal_dir = config.journal.dir.clone().unwrap_or_else(|| data_dir.join("journal"));
     let sync = if config.journal.sync { SyncMode::Always } else { SyncMode::Off };
-    let engine = if config.journal.io_uring { WriteEngine::IoUring } else { WriteEngine::Pwritev2 };
+    let engine = if config.journal.is_asynchronous { WriteEngine::IoUring } else { WriteEngine::Pwritev2 };
     let mut storage = FileStorage::open(&journal_dir, sync, engine)?;
     if !config.journal.sync {
         tracing::warn!("journal.sync is off: what is acknowledged does not survive a power cut");

@@ -7,8 +7,11 @@ use alloy_primitives::{U256, keccak256};
 
 use super::*;
 use crate::config::genesis::{DEV_ACCOUNTS, dev_genesis};
+use crate::mempool::EndState;
 use crate::mempool::Readiness;
 use crate::mempool::{CodeExpectation, Conditions, Impossible, KnownAccount, StorageExpectation};
+use crate::messages::Refusal;
+use crate::messages::SubmitWait;
 use crate::messages::{BuilderAnswer, BuilderRead, LiveStatus};
 use crate::primitives::Fork;
 use crate::state::StateReader;

@@ -44,7 +44,7 @@ pub struct RestoredTx {
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     #[error("transaction {hash}: {source}")]
-    Pool { hash: B256, source: RestoreError },
+    Pool { hash: B256, source: Box<RestoreError> },
     #[error(transparent)]
     World(#[from] WorldError),
 }
@@ -98,7 +98,7 @@ impl Core {
             let account = account_view(self.executor.world(), sender)?;
             self.pool
                 .restore(submission(tx), &account, entered_ns)
-                .map_err(|source| StartError::Pool { hash, source })?;
+                .map_err(|source| StartError::Pool { hash, source: Box::new(source) })?;
             senders.push(sender);
         }
         senders.sort_unstable();

@@ -9,6 +9,8 @@ use alloy_trie::root::state_root_unsorted;
 use super::*;
 use crate::config::genesis::{DEV_ACCOUNTS, dev_genesis};
 use crate::mempool::Reject;
+use crate::messages::Refusal;
+use crate::messages::SubmitWait;
 use crate::primitives::Fork;
 use crate::state::StateReader;
 use crate::testing::bench_chain::BenchChain;

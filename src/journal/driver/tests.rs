@@ -57,6 +57,10 @@ impl Storage for Watcher {
         Ok(())
     }
 
+    fn sync_directory(&mut self, _: SyncPoint) -> Result<(), StorageError> {
+        Ok(())
+    }
+
     fn sync(&mut self, _: u32, _: SyncPoint) -> Result<(), StorageError> {
         Ok(())
     }

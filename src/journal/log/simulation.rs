@@ -437,7 +437,8 @@ fn a_crash_in_every_operation() {
 
 #[test]
 fn every_sync_that_is_left_out_is_missed() {
-    for point in SyncPoint::ALL {
+    for point in [SyncPoint::Group, SyncPoint::Header, SyncPoint::Directory, SyncPoint::Tail, SyncPoint::DirectoryTail]
+    {
         let found = (0..2 * SEEDS).find(|seed| Simulation::new(*seed, Some(point)).run().is_err());
         assert!(found.is_some(), "nobody missed {point:?}");
     }
