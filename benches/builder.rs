@@ -9,6 +9,7 @@
 )]
 
 use std::alloc::{GlobalAlloc, Layout};
+use std::borrow::Cow;
 use std::cell::Cell;
 use std::sync::Arc;
 
@@ -19,8 +20,10 @@ use native_sequencer::builder::world::World;
 use native_sequencer::codec::transaction;
 use native_sequencer::config::genesis::{ChainSpec, dev_genesis};
 use native_sequencer::crypto::recovery::{self, RecoverItem};
+use native_sequencer::journal::record::{AdmittedTx, Record};
+use native_sequencer::limits;
 use native_sequencer::messages::{IngressMessage, SubmitWait};
-use native_sequencer::primitives::{Fork, ShardId};
+use native_sequencer::primitives::{Fork, Sequence, ShardId};
 use native_sequencer::ring::{Doorbell, ring};
 use native_sequencer::testing::bench_chain::BenchChain;
 use native_sequencer::testing::signing::{DynamicFee, TestKey};
@@ -256,6 +259,28 @@ fn recoveries(report: &mut Report, raws: &[Vec<u8>]) {
     assert!(senders.iter().all(Result::is_ok));
 }
 
+/// The two records of a transfer, admitted and placed, into a buffer of the journal's size.
+fn record_encode(report: &mut Report, raws: &[Vec<u8>], keys: &[TestKey]) {
+    let mut out = Vec::with_capacity(2 * limits::JOURNAL_BUFFER_BYTES);
+    out.resize(out.capacity(), 0);
+    out.clear();
+    report.measure("record encode (admitted, placed)", raws.len(), || {
+        for (index, raw) in raws.iter().enumerate() {
+            let name = Sequence(2 * index as u64 + 1);
+            let sender = keys[index % keys.len()].address;
+            let tx = AdmittedTx { sender, accepted_unix_ns: 1, authorities: Cow::Borrowed(&[]), conditions: None, raw };
+            Record::Admitted(tx).encode(name, &mut out);
+            let placed = Record::Placed { tx: name, index: index as u32, preconfirmed_unix_ns: 1 };
+            placed.encode(Sequence(name.0 + 1), &mut out);
+            if out.len() > limits::JOURNAL_BUFFER_BYTES {
+                std::hint::black_box(&out);
+                out.clear();
+            }
+        }
+    });
+    std::hint::black_box(&out);
+}
+
 fn ring_hand_off(report: &mut Report, count: usize) {
     let doorbell = Arc::new(Doorbell::for_thread());
     let (mut producer, mut consumer) = ring::<[u64; 32]>(1_024, &doorbell);
@@ -284,6 +309,7 @@ fn main() {
         recoveries(&mut report, &raws);
         bare_execution(&mut report, &mut chain, &raws, &keys);
         block(&mut report, &mut chain, &raws, "transfer");
+        record_encode(&mut report, &raws, &keys);
         ring_hand_off(&mut report, scale.transactions);
     }
     let core = report.allocations("transfer: execution and place") + report.allocations("transfer: admission");
