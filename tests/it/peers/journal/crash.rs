@@ -219,6 +219,10 @@ impl<'a> Client<'a> {
 
     fn step(&mut self) -> Result<(), Gone> {
         let plain = self.rng.random_range(0..self.senders.len() - 1);
+        if !self.senders[plain].unsure.is_empty() {
+            // What was sent with that nonce may be there: the next check tells.
+            return Ok(());
+        }
         match self.rng.random_range(0..20) {
             0..10 => self.send_some(plain),
             10..14 => self.send_sync(plain),
@@ -300,6 +304,11 @@ impl<'a> Client<'a> {
             // Code 4: it is in the pool, and the open block closed, or sealing took its time.
             Some(Err(error)) if error.code == 4 => {
                 self.acknowledged(sender, nonce, &raw);
+                Ok(())
+            }
+            // Code 5: admitted and not executable yet, or not admitted because the node is not ready.
+            Some(Err(error)) if error.code == 5 => {
+                self.senders[sender].unsure.push((nonce, hash_of(&raw)));
                 Ok(())
             }
             Some(Err(error)) => {

@@ -63,6 +63,8 @@ fn with_the_disk_frozen_nothing_newer_is_visible() {
         }
     };
     let mut sent: Vec<Sent> = drafts.into_iter().map(|draft| send_on_a_line(sequencer.port, draft)).collect();
+    // The builder core goes on: by now everything has its place in memory.
+    thread::sleep(AT_ONCE);
     let mut asked = check_all(&sequencer, &reads, &mut sent, &mut observer);
     thread::sleep(INTERVAL);
     // Now the open block is closed and has its hash, which nobody may see, and what comes goes into the block behind it.
@@ -71,6 +73,7 @@ fn with_the_disk_frozen_nothing_newer_is_visible() {
         sequencer.port,
         ("one for the next block", "eth_sendRawTransaction", json!([raw]), hash_of(&raw)),
     ));
+    thread::sleep(AT_ONCE);
     asked.extend(check_all(&sequencer, &reads, &mut sent, &mut observer));
 
     drop(frozen);

@@ -96,7 +96,7 @@ fn the_open_block_goes_on_at_the_same_places() {
     shown.extend((0..3).map(|nonce| preconfirm(rpc, &mut accounts[2], nonce)));
     assert_eq!(place_of(&shown[7]), (1, 7));
 
-    // A second time, and with another interval: the block's first deadline has nothing to do with it.
+    // A second time, with more in the block.
     let sequencer = Sequencer::start_in(sequencer.kill(), "osaka", &settings);
     let rpc = &sequencer.rpc;
     assert_eq!(pending(rpc), context, "context of the open block");
