@@ -300,6 +300,76 @@ fn a_refusal_waits_for_what_it_compared_with() {
 }
 
 #[test]
+fn that_the_node_takes_nothing_is_said_while_the_journal_stands_still() {
+    let mut shard = fixture();
+    shard.post(&send("1", &transfer(0)));
+    let held = shard.submit();
+    shard.admit(&held, 7);
+    let first = std::mem::replace(&mut shard.key, ConnectionKey { connection: 0, generation: 0 });
+    shard.key = shard.core.open(0);
+    shard.post(&send("2", &transfer(1)));
+    let Submit { token, hash, .. } = shard.submit();
+    let refusal = Refusal::JournalBehind;
+    assert!(shard.replies.push(BuilderReply::Refused { token, hash, refusal, gate: Sequence(0) }).is_ok());
+    shard.turn();
+    let expected = r#"{"jsonrpc":"2.0","id":2,"error":{"code":-32005,"message":"the journal is behind: its disk is slow, try again"}}"#;
+    assert_eq!(shard.output(), [expected]);
+    shard.key = first;
+    assert_eq!(shard.output(), [""; 0]);
+    shard.set_durable(7);
+    shard.turn();
+    assert_eq!(shard.output(), [admitted("1", held.hash)]);
+}
+
+#[test]
+fn replies_to_calls_that_are_over_do_not_pile_up_while_the_journal_stands_still() {
+    let mut shard = fixture();
+    shard.post(&call("1", "eth_sendRawTransactionSync", &transfer(0)));
+    let live = shard.submit().token;
+    let refused = |token: ReplyToken, sequence: u64| {
+        let (refusal, gate) = (Refusal::Pool(Reject::AlreadyKnown), Sequence(sequence));
+        BuilderReply::Refused { token, hash: B256::ZERO, refusal, gate }
+    };
+    assert!(shard.replies.push(refused(live, 1)).is_ok());
+    let last = 3 * HELD_MAX as u64;
+    let mut held_count_max = 0;
+    for sequence in 2..=last {
+        // Called, answered with what is not durable, over before it is.
+        let call = Call {
+            connection: shard.key,
+            place: Place { request: 9, item: 0 },
+            id: CallId::new(crate::codec::json_rpc::Id::Absent),
+            kind: CallKind::SubmitSync { hash: B256::ZERO, timeout_ms: 1 },
+        };
+        let token = shard.core.desk.calls.insert(call);
+        shard.core.desk.in_flight_count += 1;
+        assert!(shard.replies.push(refused(token, sequence)).is_ok());
+        shard.core.drain_builder(0);
+        assert!(shard.core.desk.withdraw(token).is_some());
+        assert!(shard.inbox.pop().is_some());
+        held_count_max = held_count_max.max(shard.core.held.len());
+    }
+    assert_eq!(held_count_max, HELD_MAX);
+    assert_eq!(shard.output(), [""; 0]);
+    shard.set_durable(last);
+    shard.turn();
+    assert!(shard.output().concat().contains("already known"), "who still waited was kept");
+    assert_eq!((shard.core.desk.in_flight_count, shard.core.held.len()), (0, 0));
+}
+
+#[test]
+fn what_is_held_when_the_process_stops_leaves_once_the_journal_is_written() {
+    let mut shard = fixture();
+    shard.post(&send("1", &transfer(0)));
+    let submit = shard.submit();
+    shard.admit(&submit, 5);
+    assert_eq!((shard.output(), shard.core.held.len()), (Vec::new(), 1));
+    shard.set_durable(5);
+    shard.core.stop(0);
+    assert_eq!(shard.output(), [admitted("1", submit.hash)]);
+}
+
+#[test]
 fn a_query_answer_waits_at_the_gate_too() {
     let mut shard = fixture();
     shard.post(r#"{"jsonrpc":"2.0","id":1,"method":"eth_getLogs","params":[{}]}"#);
