@@ -11,6 +11,7 @@ use crate::cli::{logging, raw_config};
 use crate::config::Config;
 use crate::config::genesis::{ChainSpec, dev_genesis};
 use crate::rpc::Settings;
+use crate::runtime::file;
 use crate::topology::{self, Running};
 
 /// How often the main thread looks whether a signal came or a thread ended.
@@ -46,6 +47,8 @@ pub fn serve(config: &Config, spec: &ChainSpec, is_dev: bool, started: impl FnOn
         signal_hook::flag::register_conditional_shutdown(signal, 130, Arc::clone(&stop))?;
         signal_hook::flag::register(signal, Arc::clone(&stop))?;
     }
+    // A file size limit is a failed write, which its writer reports, not the end of the process without a word.
+    signal_hook::flag::register(file::FILE_SIZE_SIGNAL, Arc::new(AtomicBool::new(false)))?;
     let _log = logging::start(config)?;
     let settings = Settings {
         chain_id: spec.chain_id,

@@ -21,7 +21,7 @@
 //! digest continue nothing else.
 
 use crate::crypto::keccak::keccak256;
-use crate::journal::record::{Outline, verify_checksum};
+use crate::journal::record::{Outline, Record, RecordError, verify_checksum};
 use crate::journal::segment::{JournalId, array_at, u32_at, u64_at};
 use crate::journal::storage::BLOCK_BYTES;
 use crate::primitives::{B256, Sequence};
@@ -75,8 +75,10 @@ pub enum GroupFault {
     Room { bytes: u64, room: u64 },
     #[error("the checksum of the records does not hold: {found:#010x} there, {expected:#010x} computed")]
     RecordsCrc { found: u32, expected: u32 },
-    #[error("record {index} of the group, at byte {at} of its records, is malformed")]
-    Record { index: u32, at: usize },
+    #[error("record {index} of the group, at byte {at} of its records: {error}")]
+    Record { index: u32, at: usize, error: RecordError },
+    #[error("record {index} of the group, at byte {at} of its records, has sequence {found}, expected {expected}")]
+    RecordSequence { index: u32, at: usize, found: u64, expected: u64 },
     #[error("the group says {said} records up to sequence {last}, it holds {found}")]
     Count { said: u32, last: u64, found: u32 },
 }
@@ -177,11 +179,10 @@ pub fn check(bytes: &[u8], expected: &Expected) -> Result<(GroupHeader, B256), G
 fn check_records(records: &[u8], header: &GroupHeader) -> Result<(), GroupFault> {
     let (mut at, mut count) = (0, 0);
     while at < records.len() {
-        let malformed = GroupFault::Record { index: count, at };
-        let outline = Outline::of(&records[at..]).ok_or_else(|| malformed.clone())?;
-        let is_next = outline.sequence.0 == header.first.0.wrapping_add(u64::from(count));
-        if !is_next || verify_checksum(&records[at..at + outline.len]).is_err() {
-            return Err(malformed);
+        let outline = whole_record(&records[at..]).map_err(|error| GroupFault::Record { index: count, at, error })?;
+        let (found, expected) = (outline.sequence.0, header.first.0.wrapping_add(u64::from(count)));
+        if found != expected {
+            return Err(GroupFault::RecordSequence { index: count, at, found, expected });
         }
         at += outline.len;
         count += 1;
@@ -193,10 +194,22 @@ fn check_records(records: &[u8], header: &GroupHeader) -> Result<(), GroupFault>
     Ok(())
 }
 
+/// The record that `bytes` begin with, when its checksum holds.
+fn whole_record(bytes: &[u8]) -> Result<Outline, RecordError> {
+    let Some(outline) = Outline::of(bytes) else {
+        // Too short, or of no known type: the decoder says which.
+        let said = bytes.first_chunk().map_or(0, |said| u32::from_le_bytes(*said));
+        let record = bytes.get(..said as usize).unwrap_or(bytes);
+        return Err(Record::decode(record).err().unwrap_or(RecordError::Length { said, actual: bytes.len() }));
+    };
+    verify_checksum(&bytes[..outline.len])?;
+    Ok(outline)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::journal::record::{CloseReason, Record, seal_checksum};
+    use crate::journal::record::{CloseReason, seal_checksum};
 
     #[test]
     fn every_flipped_bit_of_header_and_records_is_seen() {

@@ -29,6 +29,13 @@ pub struct LogSettings {
     pub segments_kept_max: usize,
 }
 
+impl LogSettings {
+    /// A smaller slot could not take the largest group, and would be begun again and again for it.
+    fn slot_bytes_min(&self) -> u64 {
+        (BLOCK_BYTES + padded_bytes(self.group_bytes_max)) as u64
+    }
+}
+
 /// One thing to write. Blocks of [`BLOCK_BYTES`], aligned in memory.
 #[derive(Debug)]
 pub struct Write<'a> {
@@ -71,7 +78,7 @@ pub struct Log {
     /// Oldest first; the last one is written to, behind `offset`.
     segments: VecDeque<LogSegment>,
     offset: u64,
-    /// Slots and their sizes, in the order in which they are used.
+    /// Slots and their sizes, in the order in which they are used. Slots that earlier settings made too small stay out.
     free: VecDeque<(u32, u64)>,
     slot_next: u32,
     next_segment_id: u64,
@@ -83,6 +90,8 @@ pub struct Log {
     unsettled: VecDeque<(u64, Sequence)>,
     settled_block: u64,
     chain_synced: Sequence,
+    /// Blocks were taken back, so more is live than the accounts say: nothing is freed until the next start has counted anew.
+    is_rolled_back: bool,
     empties: Vec<Vec<u8>>,
 }
 
@@ -90,6 +99,8 @@ impl Log {
     /// A journal that begins. It has no slot yet.
     #[must_use]
     pub fn create(settings: LogSettings, journal: JournalId) -> Self {
+        assert!(settings.segment_bytes.is_multiple_of(BLOCK_BYTES as u64), "slots are whole blocks");
+        assert!(settings.segment_bytes >= settings.slot_bytes_min(), "an empty segment takes any group");
         Self {
             settings,
             journal,
@@ -110,6 +121,7 @@ impl Log {
             unsettled: VecDeque::new(),
             settled_block: 0,
             chain_synced: Sequence(0),
+            is_rolled_back: false,
             empties: Vec::new(),
         }
     }
@@ -123,6 +135,7 @@ impl Log {
             bytes: segment.bytes.len() as u64,
             account: history.segments.get(index).copied().unwrap_or_default(),
         });
+        let slot_bytes_min = settings.slot_bytes_min();
         let sealed = history.blocks.iter().filter_map(|block| Some((block.number, block.sealed.as_ref()?.sequence)));
         Self {
             epoch: scan.epoch + 1,
@@ -131,7 +144,7 @@ impl Log {
             pending_first: scan.next,
             segments: segments.collect(),
             offset: scan.offset,
-            free: scan.free.iter().copied().collect(),
+            free: scan.free.iter().copied().filter(|(_, bytes)| *bytes >= slot_bytes_min).collect(),
             slot_next: scan.slot_next,
             next_segment_id: scan.segments.last().map_or(0, |segment| segment.id + 1),
             open_block: history.blocks.last().map_or(0, |block| block.number),
@@ -151,6 +164,7 @@ impl Log {
         while at < buffer.len() {
             let outline = Outline::of(&buffer[at..]).expect("the builder core wrote whole records");
             assert_eq!(outline.sequence, self.next, "the builder core counts its records");
+            assert!(outline.len <= self.settings.group_bytes_max, "a group holds the largest record");
             seal_checksum(&mut buffer[at..at + outline.len]);
             self.next.0 += 1;
             at += outline.len;
@@ -347,6 +361,7 @@ impl Log {
                 self.end_in_its_segment(Sequence(record.subject), None);
             }
             RecordType::Placed => self.end_in_its_segment(Sequence(record.subject), block),
+            RecordType::RolledBack => self.is_rolled_back = true,
             _ => {}
         }
     }
@@ -388,10 +403,19 @@ impl Log {
     /// Takes a slot into use that was there and holds nothing.
     pub fn adopt_slot(&mut self, slot: u32, bytes: u64) {
         self.slot_next = self.slot_next.max(slot + 1);
-        self.free.push_back((slot, bytes));
+        self.add_free(slot, bytes);
+    }
+
+    fn add_free(&mut self, slot: u32, bytes: u64) {
+        if bytes >= self.settings.slot_bytes_min() {
+            self.free.push_back((slot, bytes));
+        }
     }
 
     fn free_settled(&mut self) {
+        if self.is_rolled_back {
+            return;
+        }
         while let Some((number, sealed)) = self.unsettled.front().copied()
             && sealed <= self.chain_synced
         {
@@ -401,7 +425,7 @@ impl Log {
         while self.segments.len() > 1 && self.is_settled(&self.segments[0]) && self.segments[0].account.live_count == 0
         {
             let oldest = self.segments.pop_front().expect("there are two");
-            self.free.push_back((oldest.slot, oldest.bytes));
+            self.add_free(oldest.slot, oldest.bytes);
         }
     }
 
@@ -424,7 +448,8 @@ impl Log {
         let (oldest, second) = (self.segments.front()?, self.segments.get(1)?);
         let is_held = self.segments.len() > self.settings.segments_kept_max
             && oldest.account.live_count > 0
-            && self.is_settled(oldest);
+            && self.is_settled(oldest)
+            && second.account.first != Sequence(0);
         is_held.then_some(second.account.first)
     }
 
@@ -459,3 +484,11 @@ impl AlignedBuffer {
         &self.memory[self.start..self.start + bytes]
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may stop at a surprise")]
+mod tests;
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may stop at a surprise")]
+mod simulation;

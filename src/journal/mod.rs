@@ -25,3 +25,6 @@ pub mod driver;
 
 pub mod file_storage;
 mod uring;
+
+#[cfg(test)]
+mod test_log;

@@ -1,8 +1,9 @@
 //! Reading a journal at a start: every byte is checked, the end is found, and damage is told from a torn last group.
 //!
 //! Slots → headers → the segments that are needed, in order → group after group. The first group that is not right is the end only in the newest
-//! segment, and only when nothing of this journal with a higher sequence lies behind it: one write was in flight, so nothing else can be
-//! torn. What a killed process left at the end may never have been synced, so it is synced here, before anyone acts on it.
+//! segment, and only when nothing of this journal with a higher sequence lies behind it or in a slot that seems free: one write was in flight,
+//! so nothing else can be torn. What a killed process left at the end, and the names of the slots it made, may never have been synced, so
+//! they are synced here, before anyone acts on them.
 
 use std::ops::Deref;
 
@@ -26,10 +27,19 @@ pub enum ScanError {
     Missing { segment: u64, oldest: u64, newest: u64 },
     #[error("journal slot {slot} has {found} bytes, its header says {said}")]
     SlotBytes { slot: u32, found: u64, said: u64 },
-    #[error("journal slot {slot}: {what}, and there are groups behind its header")]
-    Header { slot: u32, what: &'static str },
-    #[error("journal segment {segment} (slot {slot}) is damaged at byte {offset}: {fault}")]
-    Damaged { segment: u64, slot: u32, offset: u64, fault: GroupFault },
+    /// A header that should name the newest segment, or one of a journal of which no header is left.
+    #[error(
+        "journal slot {slot}: {what}, but the group at byte {offset} begins with sequence {found}, the journal ends before {next}"
+    )]
+    Header { slot: u32, what: &'static str, offset: u64, found: u64, next: u64 },
+    #[error(
+        "journal slot {slot}: {what}, but byte {offset} is not zero: there was a journal, and no slot has a header of it"
+    )]
+    NoHeader { slot: u32, what: &'static str, offset: u64 },
+    #[error(
+        "journal segment {segment} (slot {slot}) is damaged at byte {offset}: {fault}; this is not its end: the group at byte {later_offset} begins with sequence {later}"
+    )]
+    Damaged { segment: u64, slot: u32, offset: u64, fault: GroupFault, later_offset: u64, later: u64 },
     #[error(
         "journal segment {segment} (slot {slot}) begins with sequence {said}, the segment before it ends before sequence {found}, at byte {offset}: {fault}"
     )]
@@ -80,6 +90,14 @@ struct Slot<B> {
     header: SegmentHeader,
 }
 
+/// A slot that holds no segment that is needed, as far as its first block says.
+struct Spare<B> {
+    number: u32,
+    bytes: B,
+    /// Why its header does not count.
+    what: &'static str,
+}
+
 /// Reads the journal; `None` when there is none yet.
 ///
 /// # Errors
@@ -93,53 +111,62 @@ pub fn scan<S: Storage>(storage: &mut S) -> Result<Option<Scan<S::Bytes>>, ScanE
     for &number in &slots {
         let bytes = storage.read(number)?;
         match SegmentHeader::read(&bytes) {
-            FirstBlock::Unused => unused.push((number, bytes.len() as u64)),
+            FirstBlock::Unused => unused.push(Spare { number, bytes, what: "it has no header" }),
             FirstBlock::Segment(header) => found.push(Slot { number, bytes, header }),
-            FirstBlock::Damaged(what) => damaged.push((number, bytes, what)),
+            FirstBlock::Damaged(what) => damaged.push(Spare { number, bytes, what }),
         }
     }
     found.sort_by_key(|slot| slot.header.id);
-    let slot_next = slots.last().map_or(0, |last| last + 1);
     let Some(newest) = found.last() else {
-        // Nothing can be said of which journal it is: any group is one too many.
-        for (slot, bytes, what) in &damaged {
-            if groups_in(bytes).next().is_some() {
-                return Err(ScanError::Header { slot: *slot, what });
-            }
-        }
+        damaged.iter().chain(&unused).try_for_each(holds_nothing)?;
         return Ok(None);
     };
     let (journal, other, oldest) = (newest.header.journal, newest.number, newest.header.oldest_needed);
-    let leftovers = found.iter().position(|slot| slot.header.id >= oldest).unwrap_or(0);
-    let mut free: Vec<(u32, u64)> =
-        found.drain(..leftovers).map(|slot| (slot.number, slot.bytes.len() as u64)).collect();
-    check_headers(&found, journal, other, oldest)?;
-    let mut scan = read_segments(found, journal)?;
-    for (slot, bytes, what) in damaged {
-        if groups_in(&bytes).any(|group| group.journal == journal && group.first >= scan.next) {
-            return Err(ScanError::Header { slot, what });
-        }
-        free.push((slot, bytes.len() as u64));
+    if let Some(foreign) = found.iter().find(|slot| slot.header.journal != journal) {
+        return Err(ScanError::Foreign { slot: foreign.number, other });
     }
-    free.extend(unused);
-    scan.free = free;
-    scan.slot_next = slot_next;
+    let needed = found.split_off(found.partition_point(|slot| slot.header.id < oldest));
+    check_headers(&needed, oldest)?;
+    let mut scan = read_segments(needed, journal)?;
+    let leftovers = found.into_iter().map(|slot| {
+        let Slot { number, bytes, .. } = slot;
+        Spare { number, bytes, what: "its header names a segment that was given up" }
+    });
+    for spare in leftovers.chain(damaged).chain(unused) {
+        holds_nothing_newer(&spare, &scan)?;
+        scan.free.push((spare.number, spare.bytes.len() as u64));
+    }
+    scan.slot_next = slots.last().map_or(0, |last| last + 1);
     let newest = scan.segments.last().expect("there is at least one");
     storage.sync(newest.slot, SyncPoint::Tail)?;
     Ok(Some(scan))
 }
 
-fn check_headers<B: Deref<Target = [u8]>>(
-    slots: &[Slot<B>],
-    journal: JournalId,
-    other: u32,
-    oldest: u64,
-) -> Result<(), ScanError> {
+/// Where no slot has a header: nothing was ever written behind the first block, so that a first header was torn, or none was written.
+fn holds_nothing<B: Deref<Target = [u8]>>(spare: &Spare<B>) -> Result<(), ScanError> {
+    match spare.bytes.iter().skip(BLOCK_BYTES).position(|byte| *byte != 0) {
+        Some(at) => {
+            Err(ScanError::NoHeader { slot: spare.number, what: spare.what, offset: (BLOCK_BYTES + at) as u64 })
+        }
+        None => Ok(()),
+    }
+}
+
+/// A header is durable before the first group behind it. A group that should be in the journal and is not means that its header is lost.
+fn holds_nothing_newer<B: Deref<Target = [u8]>>(spare: &Spare<B>, scan: &Scan<B>) -> Result<(), ScanError> {
+    match first_group_from(&spare.bytes, 0, scan.journal, scan.next) {
+        Some((offset, group)) => {
+            let (slot, what, found, next) = (spare.number, spare.what, group.first.0, scan.next.0);
+            Err(ScanError::Header { slot, what, offset, found, next })
+        }
+        None => Ok(()),
+    }
+}
+
+/// The segments from `oldest` on are all there, once.
+fn check_headers<B: Deref<Target = [u8]>>(slots: &[Slot<B>], oldest: u64) -> Result<(), ScanError> {
     let newest = slots.last().map_or(oldest, |slot| slot.header.id);
     for (slot, expected) in slots.iter().zip(oldest..) {
-        if slot.header.journal != journal {
-            return Err(ScanError::Foreign { slot: slot.number, other });
-        }
         if slot.header.bytes != slot.bytes.len() as u64 {
             let (found, said) = (slot.bytes.len() as u64, slot.header.bytes);
             return Err(ScanError::SlotBytes { slot: slot.number, found, said });
@@ -177,6 +204,7 @@ fn read_segments<B: Deref<Target = [u8]>>(slots: Vec<Slot<B>>, journal: JournalI
         }
         epoch = header.epoch.max(epoch);
         expected.segment = header.id;
+        expected.epoch = header.epoch.max(expected.epoch);
         let (groups, offset, fault) = read_groups(&slot.bytes, &mut expected);
         end = Some((offset, fault));
         let Slot { number, bytes, header } = slot;
@@ -184,12 +212,18 @@ fn read_segments<B: Deref<Target = [u8]>>(slots: Vec<Slot<B>>, journal: JournalI
     }
     let (offset, fault) = end.expect("there is at least one segment");
     let newest = segments.last().expect("there is at least one segment");
-    let behind = newest.bytes.get(offset as usize..).unwrap_or_default();
-    if has_later_group(behind, &expected) {
-        return Err(ScanError::Damaged { segment: newest.id, slot: newest.slot, offset, fault });
+    // Behind the block where the last group would begin: the write that was in flight is not all that is wrong.
+    if let Some((later_offset, group)) =
+        first_group_from(&newest.bytes, offset + BLOCK_BYTES as u64, journal, expected.next)
+    {
+        let (segment, slot, later) = (newest.id, newest.slot, group.first.0);
+        return Err(ScanError::Damaged { segment, slot, offset, fault, later_offset, later });
     }
-    let is_torn = GroupHeader::read(behind).is_ok_and(|group| is_later(&group, &expected));
-    let torn = is_torn.then_some(Torn { segment: newest.id, offset, fault });
+    let behind = newest.bytes.get(offset as usize..).unwrap_or_default();
+    let torn = GroupHeader::read(behind).ok().filter(|group| group.journal == journal && group.first >= expected.next);
+    // An epoch is not used twice, not even by what was cut off.
+    epoch = torn.map_or(epoch, |group| group.epoch.max(epoch));
+    let torn = torn.map(|_| Torn { segment: newest.id, offset, fault });
     Ok(Scan {
         journal,
         epoch: epoch.max(expected.epoch),
@@ -201,15 +235,6 @@ fn read_segments<B: Deref<Target = [u8]>>(slots: Vec<Slot<B>>, journal: JournalI
         slot_next: 0,
         torn,
     })
-}
-
-fn is_later(group: &GroupHeader, expected: &Expected) -> bool {
-    group.journal == expected.journal && group.first >= expected.next
-}
-
-/// Whether a group of this journal lies behind the first block: the write that was in flight is not all that is wrong.
-fn has_later_group(behind: &[u8], expected: &Expected) -> bool {
-    groups_in(behind.get(BLOCK_BYTES..).unwrap_or_default()).any(|group| is_later(&group, expected))
 }
 
 /// The groups that continue what is expected: their records, where they end, and why.
@@ -231,9 +256,14 @@ fn read_groups(bytes: &[u8], expected: &mut Expected) -> (Vec<(u32, u32)>, u64, 
     }
 }
 
-/// Every group header at a block boundary whose checksum holds.
-fn groups_in(bytes: &[u8]) -> impl Iterator<Item = GroupHeader> {
-    bytes.chunks(BLOCK_BYTES).filter_map(|block| GroupHeader::read(block).ok())
+/// The first group header of this journal at a block from `offset` on that begins with `next` or a higher sequence, and where it is.
+fn first_group_from(bytes: &[u8], offset: u64, journal: JournalId, next: Sequence) -> Option<(u64, GroupHeader)> {
+    (offset..).step_by(BLOCK_BYTES).zip(bytes.get(offset as usize..)?.chunks(BLOCK_BYTES)).find_map(
+        |(offset, block)| {
+            let group = GroupHeader::read(block).ok()?;
+            (group.journal == journal && group.first >= next).then_some((offset, group))
+        },
+    )
 }
 
 impl<B: Deref<Target = [u8]>> ScannedSegment<B> {
@@ -278,3 +308,7 @@ impl<B: Deref<Target = [u8]>> Scan<B> {
         &bytes[..outline.len]
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may stop at a surprise")]
+mod tests;

@@ -14,6 +14,9 @@ pub fn direct(options: &mut OpenOptions) -> &mut OpenOptions {
     options.custom_flags(libc::O_DIRECT)
 }
 
+/// Sent to a process that writes beyond its file size limit, and ends it unless it is handled: then the write fails.
+pub const FILE_SIZE_SIGNAL: i32 = libc::SIGXFSZ;
+
 /// Writes `bytes` at `offset` by one `pwritev2` with `flags`; answers how many were written.
 ///
 /// # Errors

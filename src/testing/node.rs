@@ -261,9 +261,13 @@ impl Machine {
             disk.create(slot, bytes).map_err(StartFault::Storage)?;
             log.slot_created(slot);
         }
-        let durable = resumed.sequence;
         let (recent, world) = replay.into_parts();
-        let standing = Standing { recent, world, store, resumed };
+        self.process(Standing { recent, world, store, resumed }, log, disk)
+    }
+
+    /// A process over what was recovered.
+    fn process(&self, standing: Standing, log: Log, disk: SimDisk) -> Result<Process, StartFault> {
+        let durable = standing.resumed.sequence;
         let chain = BenchChain::resume(self.spec.clone(), standing, self.now, true, |settings, limits| {
             settings.timestamp_lead_s = 1_000;
             limits.transactions_max = 256;

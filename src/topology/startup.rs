@@ -17,7 +17,7 @@ use crate::journal::file_storage::{FileStorage, SlotBytes, SyncMode, WriteEngine
 use crate::journal::history::History;
 use crate::journal::log::{Log, LogSettings};
 use crate::journal::scan::{Scan, scan};
-use crate::journal::storage::Storage;
+use crate::journal::storage::{Storage, StorageError};
 use crate::limits;
 use crate::primitives::{B256, Sequence};
 use crate::runtime::clock;
@@ -164,6 +164,7 @@ fn open_chain(config: &Config, spec: &ChainSpec, data_dir: &Path) -> Result<Open
             (Log::resume(settings, &scanned, &history), resumed)
         }
     };
+    let log = make_room(log, &mut storage)?;
     let (recent, world) = replay.into_parts();
     Ok(Opened {
         writer,
@@ -191,6 +192,21 @@ fn begin_journal(settings: LogSettings, storage: &mut FileStorage) -> Result<Log
     if let Some((slot, bytes)) = log.wanted_slot() {
         storage.create(slot, bytes)?;
         log.slot_created(slot);
+    }
+    Ok(log)
+}
+
+/// Makes the next slot where the newest segment is nearly full, so that admission does not begin with a refusal. A full disk is the journal
+/// thread's to tell.
+fn make_room(mut log: Log, storage: &mut FileStorage) -> Result<Log, LaunchError> {
+    if log.space() < limits::JOURNAL_RESERVE_BYTES
+        && let Some((slot, bytes)) = log.wanted_slot()
+    {
+        match storage.create(slot, bytes) {
+            Ok(()) => log.slot_created(slot),
+            Err(StorageError::Full { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
     }
     Ok(log)
 }

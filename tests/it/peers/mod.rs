@@ -9,6 +9,7 @@
 //! | `SEQUENCER_PYTHON` | a Python interpreter that has web3.py |
 //! | `SEQUENCER_BIN`, `SEQUENCER_LOADGEN` | other builds of our two binaries, a release build for example |
 //! | `SEQUENCER_LONG` | any value: the full counts of the slow tests |
+//! | `JOURNAL_KILLS`, `JOURNAL_SEED` | how many `kill -9` the journal's test does, and from which seed |
 //!
 //! A test whose peer is not named prints that it skipped; with `CI` set it fails instead.
 
@@ -24,6 +25,7 @@ mod workload;
 mod bad_input;
 mod clients;
 mod geth_accepts_blocks;
+mod journal;
 mod life_cycle;
 mod never_lost;
 

@@ -74,6 +74,25 @@ impl Process {
         None
     }
 
+    /// Ends the process at once, without a last word, as a crash or the kernel does.
+    pub fn kill(&mut self) {
+        self.child.kill().expect("our own child");
+        self.child.wait().expect("our own child");
+    }
+
+    /// Waits for a process that ends by itself; panics with the log when it is still there after `limit`.
+    #[track_caller]
+    pub fn wait_end(&mut self, limit: Duration) -> ExitStatus {
+        let start = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().expect("our own child") {
+                return status;
+            }
+            assert!(start.elapsed() < limit, "{} runs after {limit:?}:\n{}", self.name, self.log_tail());
+            thread::sleep(POLL_INTERVAL);
+        }
+    }
+
     /// Everything that the process has written.
     pub fn log_text(&self) -> String {
         String::from_utf8_lossy(&fs::read(&self.log).unwrap_or_default()).into_owned()

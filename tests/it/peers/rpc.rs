@@ -62,6 +62,23 @@ impl Rpc {
         outcome(&reply)
     }
 
+    /// One call; `None` when no JSON-RPC reply comes: the node is gone.
+    pub fn ask(&self, method: &str, params: Value) -> Option<Result<Value, RpcError>> {
+        let request = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params});
+        Some(outcome(&self.post(&request).ok()?))
+    }
+
+    /// As [`Rpc::batch`]; `None` when no reply comes: the node is gone.
+    pub fn ask_batch(&self, method: &str, params: &[Value]) -> Option<Vec<Result<Value, RpcError>>> {
+        let request = |(id, params)| json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params});
+        let requests: Vec<Value> = params.iter().enumerate().map(request).collect();
+        let reply = self.post(&Value::Array(requests)).ok()?;
+        let Value::Array(mut replies) = reply else { panic!("{method}: a batch got no array: {reply:.200}") };
+        assert_eq!(replies.len(), params.len(), "{method}: replies to a batch");
+        replies.sort_by_key(|reply| reply["id"].as_u64());
+        Some(replies.iter().map(outcome).collect())
+    }
+
     /// One call that must succeed.
     #[track_caller]
     pub fn call(&self, method: &str, params: Value) -> Value {

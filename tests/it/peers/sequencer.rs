@@ -1,7 +1,7 @@
 //! Our own binary as a process: the one place that knows its command line.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, ExitStatus};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 use super::process::{Process, TempFolder, free_port};
 use super::rpc::Rpc;
 
-/// A debug build on a loaded machine; what a user waits for is asserted where it is measured.
-const START_LIMIT: Duration = Duration::from_secs(30);
+/// A debug build on a loaded machine, which may have a long chain to execute again; what a user waits for is asserted where it is measured.
+const START_LIMIT: Duration = Duration::from_secs(120);
 
 /// A development node. Fields drop in order: the process ends before its folder goes.
 pub struct Sequencer {
@@ -62,6 +62,11 @@ pub fn genesis(fork: &str) -> Value {
     serde_json::from_slice(&output.stdout).expect("the genesis is JSON")
 }
 
+/// The data directory of a node in `folder`.
+pub fn data_of(folder: &TempFolder) -> PathBuf {
+    folder.path().join("data")
+}
+
 impl Sequencer {
     /// Starts a development node on `fork` ("prague" or "osaka") with a fresh chain.
     pub fn start(fork: &str) -> Self {
@@ -72,7 +77,7 @@ impl Sequencer {
     pub fn start_in(folder: TempFolder, fork: &str, settings: &[&str]) -> Self {
         let port = free_port();
         let mut command = command();
-        command.args(dev_arguments(port, &folder.path().join("data"), fork)).args(settings);
+        command.args(dev_arguments(port, &data_of(&folder), fork)).args(settings);
         let start = Instant::now();
         let mut process = Process::start("sequencer", folder.path(), command);
         let rpc = Rpc::new(format!("http://127.0.0.1:{port}"));
@@ -97,6 +102,58 @@ impl Sequencer {
         assert_eq!(code, Some(0), "exit of the node, {status:?}:\n{}", process.log_tail());
         assert!(!process.log_text().contains("panicked at"), "a thread panicked:\n{}", process.log_tail());
         folder
+    }
+
+    /// `kill -9`. Returns the folder with its data.
+    #[track_caller]
+    pub fn kill(self) -> TempFolder {
+        let Self { mut process, folder, .. } = self;
+        assert!(process.is_running(), "the node ended by itself:\n{}", process.log_tail());
+        process.kill();
+        assert!(!process.log_text().contains("panicked at"), "a thread panicked:\n{}", process.log_tail());
+        folder
+    }
+
+    /// Waits until the node ends by itself; its exit, everything that it wrote in this and earlier runs, and its folder.
+    #[track_caller]
+    pub fn wait_end(self, limit: Duration) -> (ExitStatus, String, TempFolder) {
+        let Self { mut process, folder, .. } = self;
+        let status = process.wait_end(limit);
+        (status, process.log_text(), folder)
+    }
+
+    /// Starts a node on what `folder` keeps and kills it after `delay`, wherever its start has come to.
+    pub fn start_and_kill(folder: &TempFolder, fork: &str, settings: &[&str], delay: Duration) {
+        let mut command = command();
+        command.args(dev_arguments(free_port(), &data_of(folder), fork)).args(settings);
+        let mut process = Process::start("sequencer", folder.path(), command);
+        std::thread::sleep(delay);
+        assert!(process.is_running(), "a start ended by itself:\n{}", process.log_tail());
+        process.kill();
+    }
+
+    /// Starts a node that must refuse to run on what `folder` keeps; what it wrote.
+    #[track_caller]
+    pub fn start_refused(folder: &TempFolder, fork: &str, settings: &[&str]) -> String {
+        Self::start_refused_on(&data_of(folder), fork, settings)
+    }
+
+    /// As [`Sequencer::start_refused`], on a data directory that another process may hold.
+    #[track_caller]
+    pub fn start_refused_on(data: &Path, fork: &str, settings: &[&str]) -> String {
+        let mut command = command();
+        command.args(dev_arguments(free_port(), data, fork)).args(settings);
+        let own = TempFolder::new("refused");
+        let mut process = Process::start("refused", own.path(), command);
+        let status = process.wait_end(START_LIMIT);
+        let text = process.log_text();
+        assert_eq!(status.code(), Some(1), "exit of a node that cannot start, {status:?}:\n{text}");
+        assert!(!text.contains("panicked at"), "a thread panicked:\n{text}");
+        text
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
     }
 
     /// Resident memory of the process in bytes.
