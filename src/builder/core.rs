@@ -674,7 +674,7 @@ impl Core {
         self.recent.push_back(sealed);
         let mut bytes: u64 = self.recent.iter().map(|block| block.held_bytes).sum();
         while self.recent.len() > limits::RECENT_BLOCKS_MAX
-            || (bytes > limits::RECENT_BLOCKS_BYTES_MAX && self.recent.len() > 2)
+            || (bytes > limits::RECENT_BLOCKS_BYTES_MAX && self.recent.len() > RECENT_BLOCKS_MIN)
         {
             let Some(oldest) = self.recent.pop_front() else { break };
             bytes -= oldest.held_bytes;
@@ -686,6 +686,10 @@ impl Core {
         next_base_fee_wei(&self.parent.header)
     }
 }
+
+/// Blocks that stay in memory however large they are: the newest two may not be durable (`is_nearly_durable` is asked when a block opens, and
+/// one more seals then), and readers are shown the one before.
+const RECENT_BLOCKS_MIN: usize = 3;
 
 /// Gives the record the next sequence and hands it to the journal.
 fn append(sequence: &mut Sequence, record: &Record<'_>, effects: &mut impl Effects) -> Sequence {

@@ -28,6 +28,7 @@ use crate::ingress::driver::{ShardSeat, ShardSettings};
 use crate::ingress::envelope::{Place, reply_error, reply_result};
 use crate::ingress::intake::{Intake, TURN_ITEMS_MAX};
 use crate::ingress::queries::{Queries, Query, REPLY_BYTES_MAX};
+use crate::limits::IN_FLIGHT_PER_SHARD_MAX;
 use crate::messages::{BuilderReply, IngressMessage, QueryJob, QueryReply, Submit, SubmitWait};
 use crate::primitives::{ReplyToken, ShardId};
 use crate::ring::{Consumer, Producer};
@@ -44,6 +45,8 @@ const PARKED_ITEMS_MAX: usize = TURN_ITEMS_MAX / 2;
 /// Bytes of requests received in part, of all connections. On full: `Reject`, the request that grows is answered with 503. Fifty of the
 /// largest bodies.
 const BUFFERED_BYTES_MAX: usize = 256 << 20;
+/// Replies that wait for durability, those included whose calls are over; twice what may be in flight, so that cleaning is seldom.
+const HELD_MAX: usize = 2 * IN_FLIGHT_PER_SHARD_MAX;
 /// Deadlines of finished calls that are kept before the list is cleaned.
 const STALE_DEADLINES_MAX: usize = 1_024;
 
@@ -428,8 +431,12 @@ impl ShardCore {
     /// Ends everything in order because the process stops: the last answers of the builder core and the query pool, an error for whoever
     /// still waits, then the connections. The builder core has ended, so nothing follows.
     pub fn stop(&mut self, now_ns: u64) {
-        while !self.desk.from_builder.is_empty() {
+        loop {
+            // Also what is only held: the journal has written everything by now.
             self.drain_builder(now_ns);
+            if self.desk.from_builder.is_empty() {
+                break;
+            }
         }
         self.drain_queries(now_ns);
         let error = RpcError::server("the node is stopping");
@@ -462,12 +469,24 @@ impl ShardCore {
                 }
                 return;
             };
-            if reply.gate() > durable || !self.held.is_empty() {
-                self.held.push_back(reply);
+            // The gates of one ring never go back, except to 0 where the node says that it takes nothing: that must not wait behind what
+            // a journal that stands still holds up.
+            if reply.gate() > durable {
+                self.hold(reply);
             } else {
                 self.on_reply(reply, now_ns);
             }
         }
+    }
+
+    /// Keeps a reply until it may leave. Calls can be over before their replies are durable, so these are thrown out now and then: what is
+    /// kept is bounded by the calls in flight, however long the journal stands still.
+    fn hold(&mut self, reply: BuilderReply) {
+        if self.held.len() >= HELD_MAX {
+            let calls = &self.desk.calls;
+            self.held.retain(|reply| calls.get(reply.token()).is_some());
+        }
+        self.held.push_back(reply);
     }
 
     fn on_reply(&mut self, reply: BuilderReply, now_ns: u64) {

@@ -46,7 +46,8 @@ pub struct QueryCache {
 /// Executes one job.
 ///
 /// Runs on: query thread; may read files and take up to `QueryBounds::duration_ns_max`.
-/// The reply's gate is the durable sequence that the view was read at, or that of a single newer entry.
+/// The reply's gate is the durable sequence that the view was read at, or that of a single newer entry, or of the block that stands for
+/// `latest` where none in memory was durable.
 #[must_use]
 pub fn execute(context: &QueryContext<'_>, cache: &mut QueryCache, job: &QueryJob) -> QueryReply {
     let mut gate = Sequence(0);
@@ -64,7 +65,8 @@ pub fn execute(context: &QueryContext<'_>, cache: &mut QueryCache, job: &QueryJo
             Ok(out)
         })
     };
-    QueryReply { token: job.token, outcome, gate: gate.max(context.view.durable) }
+    let view = &context.view;
+    QueryReply { token: job.token, outcome, gate: gate.max(view.durable).max(view.latest().sequence) }
 }
 
 fn dispatch(

@@ -232,23 +232,22 @@ impl Subscriptions {
     /// Whether `announce` has something to say at `durable`.
     #[must_use]
     pub fn has_news(&self, heads: &Heads, durable: Sequence) -> bool {
-        let Some(cursor) = self.cursor.filter(|_| !self.is_empty()) else { return false };
-        let sealed = heads.recent_by_number(cursor.head_number + 1).is_some_and(|next| next.sequence <= durable);
-        let placed = block_at(heads, cursor.block_number)
-            .and_then(|block| block.transactions.get(cursor.tx_count))
-            .is_some_and(|tx| tx.sequence <= durable);
-        sealed || placed
+        self.next_news(heads).into_iter().flatten().any(|sequence| sequence <= durable)
     }
 
     /// The smallest sequence above `durable` that would be news: what the heads hold and must not be said yet.
     #[must_use]
     pub fn awaited(&self, heads: &Heads, durable: Sequence) -> Option<Sequence> {
-        let cursor = self.cursor.filter(|_| !self.is_empty())?;
+        self.next_news(heads).into_iter().flatten().filter(|sequence| *sequence > durable).min()
+    }
+
+    /// Sequences of the next block and of the next placed transaction that nobody was told of.
+    fn next_news(&self, heads: &Heads) -> [Option<Sequence>; 2] {
+        let Some(mut cursor) = self.cursor.filter(|_| !self.is_empty()) else { return [None; 2] };
+        cursor.catch_up(heads);
         let sealed = heads.recent_by_number(cursor.head_number + 1).map(|next| next.sequence);
-        let placed = block_at(heads, cursor.block_number)
-            .and_then(|block| block.transactions.get(cursor.tx_count))
-            .map(|tx| tx.sequence);
-        [sealed, placed].into_iter().flatten().filter(|sequence| *sequence > durable).min()
+        let placed = block_at(heads, cursor.block_number).and_then(|block| block.transactions.get(cursor.tx_count));
+        [sealed, placed.map(|tx| tx.sequence)]
     }
 
     /// Writes the next portion of notifications of what became durable: placed transactions in order, then blocks.
@@ -262,7 +261,7 @@ impl Subscriptions {
         }
         self.writer.portion_bytes = 0;
         let mut cursor = self.cursor.unwrap_or_else(|| Cursor::at_tip(heads, durable));
-        self.catch_up(&mut cursor, heads);
+        self.skipped_block_count += cursor.catch_up(heads);
         while let Some(block) = block_at(heads, cursor.block_number) {
             cursor.tx_count += self.announce_placed(block, cursor.tx_count, durable, sink);
             // Only a sealed block is complete: nothing is appended to it any more.
@@ -286,20 +285,6 @@ impl Subscriptions {
         }
         self.cursor = Some(cursor);
         if self.has_news(heads, durable) { Progress::More } else { Progress::Done }
-    }
-
-    /// Moves a cursor that fell behind the oldest block in memory.
-    fn catch_up(&mut self, cursor: &mut Cursor, heads: &Heads) {
-        let Some(oldest) = heads.recent.first().map(|block| block.header.number) else { return };
-        if cursor.head_number + 1 < oldest {
-            self.skipped_block_count += oldest - 1 - cursor.head_number;
-            cursor.head_number = oldest - 1;
-            cursor.sealed = SealedCursor::default();
-        }
-        if cursor.block_number < oldest {
-            cursor.block_number = oldest;
-            cursor.tx_count = 0;
-        }
     }
 
     /// Announces durable entries of `block` from `start` on until the portion is full; answers how many.
@@ -418,6 +403,21 @@ impl Cursor {
         let tx_count = block_at(heads, block_number)
             .map_or(0, |block| block.transactions.iter().take_while(|tx| tx.sequence <= durable).count());
         Self { head_number, block_number, tx_count, sealed: SealedCursor::default() }
+    }
+
+    /// Moves a cursor that fell behind the oldest block in memory; answers how many blocks it passed over.
+    fn catch_up(&mut self, heads: &Heads) -> u64 {
+        let Some(oldest) = heads.recent.first().map(|block| block.header.number) else { return 0 };
+        if self.block_number < oldest {
+            self.block_number = oldest;
+            self.tx_count = 0;
+        }
+        let skipped_count = oldest.saturating_sub(self.head_number + 1);
+        if skipped_count > 0 {
+            self.head_number = oldest - 1;
+            self.sealed = SealedCursor::default();
+        }
+        skipped_count
     }
 }
 

@@ -1,5 +1,7 @@
 //! The shard against hand-driven rings: the tests play the builder core, the query pool and the clock.
 
+mod gate;
+
 use std::sync::mpsc::sync_channel;
 
 use crossbeam::channel::{Receiver, bounded};
@@ -228,91 +230,6 @@ fn all_transactions_of_a_turn_are_recovered_together_and_keep_their_order() {
         submit.fields.nonce
     });
     assert_eq!(nonces, [0, 1, 2]);
-}
-
-#[test]
-fn the_gate_holds_replies_back_until_they_are_durable_and_keeps_their_order() {
-    let mut shard = fixture();
-    shard.post(&send("1", &transfer(0)));
-    shard.post(&send("2", &transfer(1)));
-    let (first, second) = (shard.submit(), shard.submit());
-    shard.admit(&first, 5);
-    shard.admit(&second, 6);
-    assert_eq!(shard.output(), [""; 0]);
-    assert!(!shard.core.has_work() || !shard.core.dirty.is_empty());
-    shard.set_durable(5);
-    assert!(shard.core.has_work());
-    shard.turn();
-    assert_eq!(shard.output(), [admitted("1", first.hash)]);
-    shard.set_durable(6);
-    shard.turn();
-    assert_eq!(shard.output(), [admitted("2", second.hash)]);
-}
-
-#[test]
-fn the_gate_alone_wakes_a_shard_and_only_for_what_it_waits_for() {
-    let mut shard = fixture();
-    let bell = Arc::clone(&shard.doorbell);
-    let sleep = |shard: &mut Fixture| {
-        shard.core.take_dirty(&mut shard.dirty);
-        shard.core.await_gate();
-        assert!(bell.poll(std::task::Waker::noop(), || shard.core.has_work()).is_pending());
-        bell.wakeup_count()
-    };
-    shard.post(r#"{"jsonrpc":"2.0","id":1,"method":"eth_getLogs","params":[{}]}"#);
-    let job = shard.jobs.try_recv().expect("sent to the query pool");
-    shard.post(&send("2", &transfer(0)));
-    let submit = shard.submit();
-    shard.admit(&submit, 5);
-    let reply = QueryReply { token: job.token, outcome: Ok(b"[]".to_vec()), gate: Sequence(3) };
-    assert!(shard.query_replies.push(reply).is_ok());
-    shard.turn();
-    assert_eq!(sleep(&mut shard), 0);
-    // The query's answer is first, although it came last.
-    for (durable, wakeup_count) in [(2, 0), (3, 1), (4, 1), (5, 2)] {
-        shard.set_durable(durable);
-        assert_eq!(shard.doorbell.wakeup_count(), wakeup_count, "durable {durable}");
-        if shard.core.has_work() {
-            shard.turn();
-            let output = shard.output().concat();
-            let expected = if durable == 3 { r#""result":[]"# } else { r#""id":2"# };
-            assert!(output.contains(expected), "durable {durable}: {output}");
-        }
-        sleep(&mut shard);
-    }
-    // Nothing is held any more.
-    shard.set_durable(9);
-    assert_eq!(shard.doorbell.wakeup_count(), 2);
-}
-
-#[test]
-fn a_refusal_waits_for_what_it_compared_with() {
-    let mut shard = fixture();
-    shard.post(&send("1", &transfer(0)));
-    let Submit { token, hash, .. } = shard.submit();
-    let refusal = Refusal::Pool(Reject::NonceTooLow { tx: 0, account: 1 });
-    assert!(shard.replies.push(BuilderReply::Refused { token, hash, refusal, gate: Sequence(4) }).is_ok());
-    shard.turn();
-    assert_eq!(shard.output(), [""; 0]);
-    shard.set_durable(4);
-    shard.turn();
-    assert!(shard.output().concat().contains("nonce too low: tx 0, account 1"));
-}
-
-#[test]
-fn a_query_answer_waits_at_the_gate_too() {
-    let mut shard = fixture();
-    shard.post(r#"{"jsonrpc":"2.0","id":1,"method":"eth_getLogs","params":[{}]}"#);
-    let job = shard.jobs.try_recv().expect("sent to the query pool");
-    assert_eq!((job.params.as_slice(), job.deadline_ns), (&b"[{}]"[..], 2_000 * MS));
-    let reply = QueryReply { token: job.token, outcome: Ok(b"[]".to_vec()), gate: Sequence(3) };
-    assert!(shard.query_replies.push(reply).is_ok());
-    shard.turn();
-    assert_eq!(shard.output(), [""; 0]);
-    shard.set_durable(3);
-    shard.turn();
-    assert_eq!(shard.output(), [r#"{"jsonrpc":"2.0","id":1,"result":[]}"#]);
-    assert_eq!(shard.core.desk.query_count, 0);
 }
 
 #[test]

@@ -320,4 +320,8 @@ fn without_a_durable_block_in_memory_the_oldest_is_shown() {
     let heads = Heads::new([sealed(1, FROZEN + 1), sealed(2, FROZEN + 2)].into(), None);
     let settings = settings();
     assert_eq!(View { heads: &heads, durable: Sequence(FROZEN), settings: &settings }.latest_number(), 1);
+    // A query's answer can wait for it.
+    let none = MemoryHistory { blocks: Vec::new() };
+    let reply = query_reply(&heads, &none, FROZEN, Method::GetBlockByNumber, "[\"latest\",false]");
+    assert_eq!(reply.gate, Sequence(FROZEN + 1));
 }
