@@ -89,6 +89,11 @@ impl SimChain {
         self.ends_synced_count = self.ends.len();
     }
 
+    fn sync(&mut self) {
+        self.synced_count = self.blocks.len();
+        self.ends_synced_count = self.ends.len();
+    }
+
     fn cut(&mut self, tip: u64) {
         self.blocks.truncate(tip as usize + 1);
         self.synced_count = self.synced_count.min(self.blocks.len());
@@ -252,7 +257,12 @@ impl Machine {
                 let resumed = replay.journaled(&view, keep).map_err(StartFault::refused)?;
                 let ends = from_journal::ends(&view, |_, _| Ok(false)).map_err(StartFault::refused)?;
                 self.chain.ends.extend(ends.iter().map(|end| end.hash));
-                (Log::resume(settings, scanned, &history), resumed)
+                let mut log = Log::resume(settings, scanned, &history);
+                if self.mutant != Some(Mutant::Chain) {
+                    self.chain.sync();
+                }
+                log.chain_synced(history.last);
+                (log, resumed)
             }
         };
         if log.segments().len() == 0
@@ -401,8 +411,7 @@ impl Machine {
         let Some(process) = &mut self.process else { return };
         if process.processed > Sequence(0) {
             if self.mutant != Some(Mutant::Chain) {
-                self.chain.synced_count = self.chain.blocks.len();
-                self.chain.ends_synced_count = self.chain.ends.len();
+                self.chain.sync();
             }
             process.log.chain_synced(process.processed);
         }

@@ -161,7 +161,11 @@ fn open_chain(config: &Config, spec: &ChainSpec, data_dir: &Path) -> Result<Open
             let history = History::read(scanned.records())?;
             report(&scanned, &history);
             let resumed = resume(&mut replay, &scanned, &history, &mut writer, &reader)?;
-            (Log::resume(settings, &scanned, &history), resumed)
+            let mut log = Log::resume(settings, &scanned, &history);
+            // What earlier processes left in the chain database frees segments too, however short they lived.
+            writer.sync()?;
+            log.chain_synced(history.last);
+            (log, resumed)
         }
     };
     let log = make_room(log, &mut storage)?;

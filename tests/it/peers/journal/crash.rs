@@ -14,7 +14,7 @@ use super::super::sequencer::{Sequencer, data_of};
 use super::super::workload::{Account, Workload};
 use super::ledger::{Kind, Ledger, Notes, Sender};
 use super::observer::{Observer, Seen, hash};
-use super::{DRAIN_LIMIT, Draft, SEGMENT_BYTES, fund, hash_of, send, verify};
+use super::{DRAIN_LIMIT, Draft, SEGMENT_BYTES, fund, hash_of, journal_command, send, verify};
 
 const ROUNDS: usize = 6;
 const ROUNDS_LONG: usize = 500;
@@ -22,6 +22,8 @@ const CLIENTS: usize = 3;
 const PLAIN_PER_CLIENT: usize = 5;
 /// Accounts with one transaction each that waits for [`NEVER`].
 const PARKED: usize = 3;
+/// Calldata of a tenth of the transactions: about 1 MB a round, so that a long run fills its segments and uses them again.
+const LARGE_BYTES: usize = 12_000;
 /// The kill comes at most this long after the load begins.
 const LOAD_MS_MAX: u64 = 1_500;
 /// A block number that the chain does not reach: conditions that wait for it are carried from segment to segment.
@@ -105,6 +107,8 @@ fn kill_9_loses_nothing_acknowledged() {
     let blocks = ledger.check_whole_chain(&sequencer.rpc);
     let folder = sequencer.stop();
     verify(&data_of(&folder), &[]);
+    let inspected = journal_command("inspect", &data_of(&folder), &[]);
+    print!("{}", String::from_utf8_lossy(&inspected.stdout));
     println!(
         "{rounds} kills, {cut_starts} more during a start, {} acknowledged, {} preconfirmed receipts checked, {blocks} blocks, seed {seed}",
         ledger.acknowledged_count, ledger.compared_count
@@ -234,7 +238,11 @@ impl<'a> Client<'a> {
     }
 
     fn draft(&mut self, nonce: u64) -> Draft {
-        let draft = if self.rng.random() { Draft::transfer(nonce) } else { Draft::increment(nonce, self.contract) };
+        let draft = match self.rng.random_range(0..10) {
+            0 => Draft::large(nonce, LARGE_BYTES),
+            1..5 => Draft::transfer(nonce),
+            _ => Draft::increment(nonce, self.contract),
+        };
         // Distinct tips make the order of a block differ from the order of arrival.
         Draft { tip_wei: self.rng.random_range(1..1_000_000_000), ..draft }
     }
