@@ -79,7 +79,7 @@ pub enum BuilderRead {
 
 // ---- builder core → ingress shard ------------------------------------------------------------------------------------------------
 
-/// One ring slot of `builder_ingress`. The shard holds each answer back until `gate ≤ durable_seq`.
+/// One ring slot of `builder_ingress`. The shard holds each answer back until the journal is durable up to `gate`.
 ///
 /// The gates of one ring never go back, except to 0, which waits for nothing and overtakes what waits.
 pub enum BuilderReply {

@@ -1,6 +1,6 @@
 //! The journal: one ordered log that everything else is derived from. What it holds survives; what it does not hold never left the process.
 //!
-//! Records (builder core) → [`log::Log`] packs them into groups → one durable write at a time → `durable_seq`, which the gate compares with.
+//! Records (builder core) → [`log::Log`] packs them into groups → one durable write at a time → the gate moves.
 //! At a start: slots → [`scan`] checks every byte and finds the end → [`history`] says what is live, placed, sealed or void → the
 //! builder's replay executes it. Formats: `docs/JOURNAL_FORMAT.md`.
 //!

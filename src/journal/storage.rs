@@ -1,6 +1,6 @@
 //! What the journal needs of a disk: slots of fixed size, aligned durable writes, and to know which sync each guarantee rests on.
 //!
-//! Two implementations: files through io_uring (`file_storage.rs`), and a simulated disk that loses what was not synced
+//! Two implementations: files (`file_storage.rs`), and a simulated disk that loses what was not synced
 //! (`testing/disk.rs`). A slot holds one segment at a time; which one is said by the segment header, not by the slot's number.
 
 use std::ops::Deref;
@@ -35,7 +35,7 @@ pub enum StorageError {
     Full { file: String, bytes: u64 },
     #[error("{dir} is in use by another process")]
     Locked { dir: String },
-    /// The ingress shards stand on io_uring too, so there is no way around it.
+    /// Only where `journal.engine` asks for it; the ingress shards stand on io_uring too.
     #[error(
         "io_uring cannot be used: {what}; Linux 5.8 or newer is needed, and nothing that forbids it (seccomp, kernel.io_uring_disabled)"
     )]

@@ -1,5 +1,5 @@
 #![allow(unsafe_code, reason = "the kernel reads a buffer that only its caller can keep alive")]
-//! One write at a time through an io_uring: the only way to a write with flags that costs one system call and no thread.
+//! One write at a time through an io_uring, where the configuration asks for it (`journal.engine`).
 //!
 //! Owner: the journal thread. A call returns when the kernel has let go of the buffer, so none outlives its write.
 //! Absent on purpose: a queue. One group is in flight at a time, see `docs/notes/journal.md`.
