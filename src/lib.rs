@@ -35,6 +35,8 @@ pub mod journal;
 
 pub mod state;
 
+pub mod witness;
+
 pub mod chain;
 
 pub mod testing;
