@@ -59,6 +59,9 @@ pub const CONDITIONAL_RETRIES_PER_BLOCK: u32 = 256;
 /// Placed transactions after which the state thread is woken to hash them: eight lanes, many times over.
 pub const FOLLOW_WAKE_COUNT: u32 = 512;
 
+/// Blocks that memory is kept for beside those that hold theirs: the one that opens next, and one in case the chain thread is late.
+pub const BLOCK_MEMORY_BLOCKS: usize = 2;
+
 /// Sealed blocks kept in memory for reads, as many as the state retains roots.
 pub const RECENT_BLOCKS_MAX: usize = 128;
 /// Memory of the blocks kept for reads: transactions, logs, changes and codes.

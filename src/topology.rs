@@ -32,7 +32,7 @@ use arc_swap::ArcSwap;
 use crossbeam::channel::{Receiver as QueryReceiver, bounded};
 use crossbeam::queue::ArrayQueue;
 
-use crate::builder::block::{Heads, SealedBlock};
+use crate::builder::block::{BlockMemory, Heads, SealedBlock};
 use crate::builder::core::{Core, CoreSettings, Now};
 use crate::builder::driver::{BuilderSeat, ShardRings};
 use crate::builder::execution::Executor;
@@ -71,6 +71,8 @@ pub struct Shared {
     pub journal: Arc<JournalCells>,
     /// The chain thread has appended everything of its own up to this sequence. Written by the chain thread.
     pub chain_processed: AtomicU64,
+    /// Prepared by the chain thread, used up by the builder core.
+    pub block_memory: Arc<BlockMemory>,
     /// Per shard: it has subscribers and wants its bell rung when there is news. Written by the shard.
     pub wants_events: Box<[AtomicBool]>,
     /// Open connections in the process. Written by the shards.
@@ -95,6 +97,7 @@ impl Shared {
             gate: Arc::new(Gate::new(durable, bells.into_iter().chain([chain_bell, builder_bell]))),
             journal: Arc::new(JournalCells::default()),
             chain_processed: AtomicU64::new(0),
+            block_memory: Arc::new(BlockMemory::new(limits::BLOCK_MEMORY_BLOCKS, limits::BLOCK_BODY_BYTES_MAX)),
             heads: ArcSwap::new(heads),
             connection_count: AtomicU64::new(0),
             stopping: AtomicBool::new(false),

@@ -10,8 +10,8 @@ use alloy_eips::eip1559::{BaseFeeParams, calc_next_block_base_fee};
 use alloy_primitives::Log;
 
 use crate::primitives::{Address, B256, Bytes, Fork, Sequence, Span, U256};
-use crate::ring::append_log::{AppendReader, AppendWriter, append_log};
-use crate::ring::byte_log::{ByteReader, ByteWriter, byte_log};
+use crate::ring::append_log::{AppendReader, AppendStock, AppendWriter, append_log};
+use crate::ring::byte_log::{ByteReader, ByteStock, ByteWriter};
 use crate::state::Snapshot;
 
 /// Everything of a block that is not derived from its transactions. Chosen when its first transaction is placed.
@@ -86,14 +86,45 @@ pub struct OpenBlockWriter {
     pub codes: AppendWriter<(B256, Bytes)>,
 }
 
-impl OpenBlock {
-    /// An empty block; `body_bytes_max` bounds the encoded transactions. `system_diff_count` is set by the caller before it shares the block.
+/// Memory of blocks that nobody reads any more, for the blocks to come: the builder core then meets no page fault, which takes
+/// milliseconds where a virtual machine's host has to find the page first.
+pub struct BlockMemory {
+    transactions: Arc<AppendStock<PlacedTx>>,
+    bytes: Arc<ByteStock>,
+    logs: Arc<AppendStock<Log>>,
+    diffs: Arc<AppendStock<StateDiff>>,
+}
+
+impl BlockMemory {
+    /// Memory for at most `blocks` blocks, nothing of it taken yet; `body_bytes_max` bounds a block's encoded transactions.
     #[must_use]
-    pub fn new(context: BlockContext, body_bytes_max: usize) -> (OpenBlockWriter, Self) {
-        let (transactions_w, transactions) = append_log();
-        let (bytes_w, bytes) = byte_log(body_bytes_max);
-        let (logs_w, logs) = append_log();
-        let (diffs_w, diffs) = append_log();
+    pub fn new(blocks: usize, body_bytes_max: usize) -> Self {
+        Self {
+            transactions: Arc::new(AppendStock::new(blocks)),
+            bytes: Arc::new(ByteStock::new(blocks, body_bytes_max)),
+            logs: Arc::new(AppendStock::new(blocks)),
+            diffs: Arc::new(AppendStock::new(blocks)),
+        }
+    }
+
+    /// Takes and touches what `blocks` blocks of a quarter more than `block` need. Runs on: a thread that may take milliseconds.
+    pub fn prepare_like(&self, block: &OpenBlock, blocks: usize) {
+        let more = |count: usize| count + count / 4;
+        self.transactions.prepare(blocks, more(block.transactions.len()));
+        self.bytes.prepare(blocks, more(block.bytes.len()));
+        self.logs.prepare(blocks, more(block.logs.len()));
+        self.diffs.prepare(blocks, more(block.diffs.len()));
+    }
+}
+
+impl OpenBlock {
+    /// An empty block. `system_diff_count` is set by the caller before it shares the block.
+    #[must_use]
+    pub fn new(context: BlockContext, memory: &BlockMemory) -> (OpenBlockWriter, Self) {
+        let (transactions_w, transactions) = memory.transactions.append_log();
+        let (bytes_w, bytes) = memory.bytes.byte_log();
+        let (logs_w, logs) = memory.logs.append_log();
+        let (diffs_w, diffs) = memory.diffs.append_log();
         let (codes_w, codes) = append_log();
         (
             OpenBlockWriter {

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use foldhash::fast::RandomState;
 use revm::context::result::InvalidTransaction;
 
-use crate::builder::block::{BlockContext, Heads, OpenBlock, SealedBlock, StateDiff, next_base_fee_wei};
+use crate::builder::block::{BlockContext, BlockMemory, Heads, OpenBlock, SealedBlock, StateDiff, next_base_fee_wei};
 use crate::builder::clock::next_timestamp;
 use crate::builder::conditions;
 use crate::builder::execution::{ExecutableTx, ExecutionError, Executor};
@@ -158,6 +158,7 @@ pub struct Core {
     settings: CoreSettings,
     fork_at: Box<dyn Fn(u64) -> Fork + Send>,
     executor: Executor,
+    memory: Arc<BlockMemory>,
     pool: Mempool<Payload>,
     slabs: Vec<SlabReader>,
     parent: Arc<SealedBlock>,
@@ -199,6 +200,7 @@ impl Core {
             settings,
             fork_at,
             executor,
+            memory: Arc::new(BlockMemory::new(limits::BLOCK_MEMORY_BLOCKS, limits::BLOCK_BODY_BYTES_MAX)),
             pool,
             slabs,
             recent: recent.into(),
@@ -222,6 +224,11 @@ impl Core {
     #[must_use]
     pub fn sequence(&self) -> Sequence {
         self.sequence
+    }
+
+    /// Takes the memory of blocks from where another thread prepares it. Until then it comes from the core's own stock.
+    pub fn use_block_memory(&mut self, memory: Arc<BlockMemory>) {
+        self.memory = memory;
     }
 
     /// The tip as other threads shall see it.
@@ -449,7 +456,7 @@ impl Core {
             parent_beacon_block_root: B256::ZERO,
             fork: (self.fork_at)(timestamp),
         };
-        let filler = BlockFiller::open(context, &mut self.executor)?;
+        let filler = BlockFiller::open(context, &mut self.executor, &self.memory)?;
         self.phase = Phase::Filling(Filling { filler, deferral_count: 0, unpaid_gas: 0, deadline_ns: None });
         Ok(())
     }

@@ -59,6 +59,7 @@ pub enum BuilderError {
 pub fn run(seat: BuilderSeat, mut core: Core) -> Result<(), BuilderError> {
     let BuilderSeat { shards, state, mut sealed, chain, journal, doorbell, shared, wait, start } = seat;
     doorbell.adopt_current_thread();
+    core.use_block_memory(Arc::clone(&shared.block_memory));
     let mut clock = BlockClock::new(clock::monotonic_ns(), clock::wall_unix_ns());
     let (mut inboxes, outboxes): (Vec<_>, Vec<_>) = shards
         .into_iter()

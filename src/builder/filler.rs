@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use alloy_primitives::Log;
 
-use crate::builder::block::{BlockContext, OpenBlock, OpenBlockWriter, PlacedTx, StateDiff};
+use crate::builder::block::{BlockContext, BlockMemory, OpenBlock, OpenBlockWriter, PlacedTx, StateDiff};
 use crate::builder::execution::{ExecutableTx, ExecutionError, Executor, Outcome};
 use crate::builder::sealing::ClosedBlock;
 use crate::builder::world::World;
@@ -47,8 +47,8 @@ impl BlockFiller {
     ///
     /// # Errors
     /// Fatal ones only.
-    pub fn open(context: BlockContext, executor: &mut Executor) -> Result<Self, ExecutionError> {
-        let (mut writer, mut block) = OpenBlock::new(context, limits::BLOCK_BODY_BYTES_MAX);
+    pub fn open(context: BlockContext, executor: &mut Executor, memory: &BlockMemory) -> Result<Self, ExecutionError> {
+        let (mut writer, mut block) = OpenBlock::new(context, memory);
         executor.begin_block(&block.context, |world| append_diffs(world, &mut writer, 0))?;
         block.system_diff_count = writer.diffs.len();
         Ok(Self { block: Arc::new(block), writer, gas_used: 0, last_gas_used: 0, payload_bytes: 0 })

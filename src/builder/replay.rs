@@ -10,7 +10,7 @@ use std::sync::Arc;
 use alloy_consensus::Header;
 use alloy_rlp::Decodable;
 
-use crate::builder::block::{BlockContext, OpenBlock, SealedBlock};
+use crate::builder::block::{BlockContext, BlockMemory, OpenBlock, SealedBlock};
 use crate::builder::execution::{ExecutableTx, ExecutionError, Executor};
 use crate::builder::filler::{BlockFiller, Placement};
 use crate::builder::sealing::Sealer;
@@ -66,7 +66,7 @@ pub fn genesis_block<S: StateStore<Reader = Snapshot>>(
     let header = spec.genesis_header(state.root());
     let hash = header.hash_slow();
     let context = context_of(&header, spec);
-    let (_writer, block) = OpenBlock::new(context, 0);
+    let (_writer, block) = OpenBlock::new(context, &BlockMemory::new(1, 0));
     Ok(SealedBlock {
         size_bytes: crate::builder::sealing::block_rlp_bytes(&header, 0),
         held_bytes: 0,
@@ -134,6 +134,7 @@ pub struct Replay<'s, S> {
     spec: &'s ChainSpec,
     store: &'s mut S,
     executor: Executor,
+    memory: BlockMemory,
     sealer: Sealer,
     /// Oldest first, bounded like those of a running builder core.
     recent: Vec<Arc<SealedBlock>>,
@@ -148,7 +149,9 @@ impl<'s, S: StateStore<Reader = Snapshot>> Replay<'s, S> {
         let fork = spec.fork_at(genesis.header.timestamp);
         let executor = Executor::new(world, spec.chain_id, spec.deposit_contract, fork);
         let held_bytes = genesis.held_bytes;
-        Self { spec, store, executor, sealer: Sealer::default(), recent: vec![Arc::new(genesis)], held_bytes }
+        let memory = BlockMemory::new(limits::BLOCK_MEMORY_BLOCKS, limits::BLOCK_BODY_BYTES_MAX);
+        let recent = vec![Arc::new(genesis)];
+        Self { spec, store, executor, memory, sealer: Sealer::default(), recent, held_bytes }
     }
 
     /// Executes everything that is stored after block 0.
@@ -173,7 +176,7 @@ impl<'s, S: StateStore<Reader = Snapshot>> Replay<'s, S> {
     ) -> Result<SealedBlock, ReplayError> {
         let number = header.number;
         self.sealer.begin();
-        let mut filler = BlockFiller::open(context_of(header, self.spec), &mut self.executor)?;
+        let mut filler = BlockFiller::open(context_of(header, self.spec), &mut self.executor, &self.memory)?;
         for (index, tx) in txs.enumerate() {
             let tx = tx?;
             let decoded = transaction::decode(tx.raw).map_err(|source| ReplayError::Transaction {

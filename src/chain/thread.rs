@@ -1,5 +1,5 @@
 //! The chain thread: takes sealed blocks and ended transactions off its ring and appends them, each when its journal record is durable.
-//! Beside it, a thread that syncs and says how far, so that the journal can reuse its slots.
+//! It also takes the memory that the builder core's next blocks will fill. Beside it, a thread that syncs and says how far, so that the journal can reuse its slots.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -33,6 +33,7 @@ pub fn run(
                 writer.append(&record)?;
                 writer.put_statuses(statuses)?;
                 processed(sealed.sequence, shared);
+                shared.block_memory.prepare_like(&sealed.block, limits::BLOCK_MEMORY_BLOCKS);
             }
             Some(ChainMessage::Forget(block)) => drop(block),
             Some(ChainMessage::Ended { hash, accepted_unix_ns, ended_unix_ns, end, gate }) => {

@@ -1,7 +1,8 @@
 #![allow(unsafe_code, reason = "slots are written once by the only writer and read below a published length")]
 //! An append-only sequence that one thread writes and any thread reads without locks: values never move and never change.
 //!
-//! Memory is taken in chunks that double (8,192 values first), so a writer allocates about once per block, not once per value.
+//! Memory is taken in chunks that double (8,192 values first), so a writer allocates about once per block, not once per value. A log made
+//! from an [`AppendStock`] gives its chunks back to it, so that its successor writes to pages that the kernel has given already.
 
 use std::cell::UnsafeCell;
 use std::mem::MaybeUninit;
@@ -9,22 +10,95 @@ use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use crossbeam::queue::ArrayQueue;
+
 const FIRST_CHUNK_SLOTS: usize = 8_192;
 /// 8,192 × (2^15 − 1) values: far above any block's limits, which are checked before a value is made.
 const CHUNKS_MAX: usize = 15;
+/// Chunks that a stock keeps of a log, 57,344 values: what a rare, larger block took goes back to the allocator.
+const CHUNKS_KEPT: usize = 3;
 
 /// Makes an empty log: the writer's handle and the readers' handle.
 #[must_use]
 pub fn append_log<T: Send + Sync>() -> (AppendWriter<T>, AppendReader<T>) {
-    let log = Arc::new(Log { len: AtomicUsize::new(0), chunks: [const { OnceLock::new() }; CHUNKS_MAX] });
+    with_memory(Memory::new(), None)
+}
+
+fn with_memory<T>(memory: Memory<T>, home: Option<Arc<AppendStock<T>>>) -> (AppendWriter<T>, AppendReader<T>) {
+    let log = Arc::new(Log { len: AtomicUsize::new(0), memory, home });
     (AppendWriter { log: Arc::clone(&log), len: 0 }, AppendReader { log })
+}
+
+/// Memory of logs that are gone, for logs to come. Never waits; what it has no place for is freed.
+pub struct AppendStock<T>(ArrayQueue<Memory<T>>);
+
+impl<T: Send + Sync> AppendStock<T> {
+    /// An empty stock with places for the memory of `logs` logs.
+    #[must_use]
+    pub fn new(logs: usize) -> Self {
+        Self(ArrayQueue::new(logs))
+    }
+
+    /// [`append_log`] with memory of the stock, if there is any.
+    #[must_use]
+    pub fn append_log(self: &Arc<Self>) -> (AppendWriter<T>, AppendReader<T>) {
+        with_memory(self.0.pop().unwrap_or_else(Memory::new), Some(Arc::clone(self)))
+    }
+
+    /// Sees to it that `logs` logs of `count` values can be written without a page fault. Takes the time of those faults.
+    pub fn prepare(&self, logs: usize, count: usize) {
+        for _ in 0..logs {
+            let mut memory = self.0.pop().unwrap_or_else(Memory::new);
+            memory.touch(count);
+            drop(self.0.push(memory));
+        }
+    }
 }
 
 type Chunk<T> = Box<[UnsafeCell<MaybeUninit<T>>]>;
 
+struct Memory<T> {
+    chunks: [OnceLock<Chunk<T>>; CHUNKS_MAX],
+    /// Slots, from the first, whose pages have been written.
+    touched_count: usize,
+}
+
+// SAFETY: chunks outside a log hold no values; inside one `Log`'s own rules count.
+unsafe impl<T: Send + Sync> Send for Memory<T> {}
+
+impl<T> Memory<T> {
+    fn new() -> Self {
+        Self { chunks: [const { OnceLock::new() }; CHUNKS_MAX], touched_count: 0 }
+    }
+
+    fn chunk(&self, chunk: usize) -> &Chunk<T> {
+        self.chunks[chunk].get_or_init(|| {
+            let count = FIRST_CHUNK_SLOTS << chunk;
+            let uninit = Box::<[UnsafeCell<MaybeUninit<T>>]>::new_uninit_slice(count);
+            // SAFETY: an `UnsafeCell<MaybeUninit<T>>` needs no initialisation.
+            unsafe { uninit.assume_init() }
+        })
+    }
+
+    /// Writes to every page of the first `count` slots, as far as they are kept.
+    fn touch(&mut self, count: usize) {
+        let count = count.min(FIRST_CHUNK_SLOTS * ((1 << CHUNKS_KEPT) - 1));
+        while self.touched_count < count {
+            let (chunk, offset) = locate(self.touched_count);
+            let slots = &self.chunk(chunk)[offset..];
+            let part = slots.len().min(count - self.touched_count);
+            let start = slots.as_ptr().cast::<u8>().cast_mut();
+            // SAFETY: `&mut self` and no log around it: nobody reads these slots, which hold no values; `part` of them lie behind `start`.
+            unsafe { start.write_bytes(0, part * size_of::<T>()) };
+            self.touched_count += part;
+        }
+    }
+}
+
 struct Log<T> {
     len: AtomicUsize,
-    chunks: [OnceLock<Chunk<T>>; CHUNKS_MAX],
+    memory: Memory<T>,
+    home: Option<Arc<AppendStock<T>>>,
 }
 
 // SAFETY: values go in on the writer's thread and are read by shared reference on others: `T: Send + Sync` is what both need.
@@ -41,13 +115,7 @@ fn locate(index: usize) -> (usize, usize) {
 impl<T> Log<T> {
     fn slot(&self, index: usize) -> &UnsafeCell<MaybeUninit<T>> {
         let (chunk, offset) = locate(index);
-        let slots = self.chunks[chunk].get_or_init(|| {
-            let count = FIRST_CHUNK_SLOTS << chunk;
-            let uninit = Box::<[UnsafeCell<MaybeUninit<T>>]>::new_uninit_slice(count);
-            // SAFETY: an `UnsafeCell<MaybeUninit<T>>` needs no initialisation.
-            unsafe { uninit.assume_init() }
-        });
-        &slots[offset]
+        &self.memory.chunk(chunk)[offset]
     }
 }
 
@@ -62,6 +130,13 @@ impl<T> Drop for Log<T> {
                 // SAFETY: every slot below `len` was written once by `push` and is dropped here once.
                 unsafe { slot.assume_init_drop() };
             }
+        }
+        if let Some(home) = self.home.take() {
+            let mut memory = std::mem::replace(&mut self.memory, Memory::new());
+            memory.chunks[CHUNKS_KEPT..].fill_with(OnceLock::new);
+            let kept_slots = FIRST_CHUNK_SLOTS * ((1 << CHUNKS_KEPT) - 1);
+            memory.touched_count = memory.touched_count.max(len).min(kept_slots);
+            drop(home.0.push(memory));
         }
     }
 }
@@ -160,6 +235,30 @@ mod tests {
         assert_eq!(locate(FIRST_CHUNK_SLOTS), (1, 0));
         assert_eq!(locate(3 * FIRST_CHUNK_SLOTS - 1), (1, 2 * FIRST_CHUNK_SLOTS - 1));
         assert_eq!(locate(3 * FIRST_CHUNK_SLOTS), (2, 0));
+    }
+
+    #[test]
+    fn a_stock_gives_the_memory_of_a_log_to_the_next() {
+        let stock = Arc::new(AppendStock::<Arc<u8>>::new(1));
+        stock.prepare(2, FIRST_CHUNK_SLOTS + 1);
+        let value = Arc::new(7);
+        let fill = |count: usize| {
+            let (mut writer, reader) = stock.append_log();
+            for _ in 0..count {
+                writer.push(Arc::clone(&value));
+            }
+            assert_eq!(reader.len(), count);
+            let first = std::ptr::from_ref(reader.get(0).expect("published"));
+            (first, writer, reader)
+        };
+        let (first, writer, reader) = fill(FIRST_CHUNK_SLOTS * 8);
+        drop(writer);
+        drop(reader);
+        assert_eq!(Arc::strong_count(&value), 1, "the values of a log that is gone are dropped");
+        let (again, _writer, _reader) = fill(3);
+        assert_eq!(again, first);
+        let (other, ..) = fill(1);
+        assert_ne!(other, first, "memory serves one log at a time");
     }
 
     #[test]

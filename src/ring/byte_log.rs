@@ -1,33 +1,103 @@
 #![allow(unsafe_code, reason = "bytes are written once by the only writer and read below a published length")]
 //! An append-only run of bytes, contiguous, of fixed capacity, that one thread writes and any thread reads without locks.
 //!
-//! The capacity is reserved, not touched: a block that stays small costs the pages it fills.
+//! The capacity is reserved, not touched: a block that stays small costs the pages it fills. A log made from a [`ByteStock`] gives its
+//! memory back to it, so that its successor writes to pages that the kernel has given already.
 
 use std::cell::UnsafeCell;
 use std::mem::MaybeUninit;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use crossbeam::queue::ArrayQueue;
+
 use crate::primitives::Span;
 
 /// Makes an empty log of at most `capacity_bytes ≤ u32::MAX`.
 #[must_use]
 pub fn byte_log(capacity_bytes: usize) -> (ByteWriter, ByteReader) {
-    assert!(u32::try_from(capacity_bytes).is_ok());
-    let uninit = Box::<[UnsafeCell<MaybeUninit<u8>>]>::new_uninit_slice(capacity_bytes);
-    // SAFETY: an `UnsafeCell<MaybeUninit<u8>>` needs no initialisation.
-    let bytes = unsafe { uninit.assume_init() };
-    let log = Arc::new(Log { len: AtomicUsize::new(0), bytes });
+    with_memory(Memory::new(capacity_bytes), None)
+}
+
+fn with_memory(memory: Memory, home: Option<Arc<ByteStock>>) -> (ByteWriter, ByteReader) {
+    let log = Arc::new(Log { len: AtomicUsize::new(0), memory, home });
     (ByteWriter { log: Arc::clone(&log), len: 0 }, ByteReader { log })
+}
+
+/// Memory of logs that are gone, all of one capacity, for logs to come. Never waits; what it has no place for is freed.
+pub struct ByteStock {
+    capacity_bytes: usize,
+    queue: ArrayQueue<Memory>,
+}
+
+impl ByteStock {
+    /// An empty stock with places for the memory of `logs` logs of `capacity_bytes ≤ u32::MAX` each.
+    #[must_use]
+    pub fn new(logs: usize, capacity_bytes: usize) -> Self {
+        Self { capacity_bytes, queue: ArrayQueue::new(logs) }
+    }
+
+    fn take(&self) -> Memory {
+        self.queue.pop().unwrap_or_else(|| Memory::new(self.capacity_bytes))
+    }
+
+    /// [`byte_log`] with memory of the stock, if there is any.
+    #[must_use]
+    pub fn byte_log(self: &Arc<Self>) -> (ByteWriter, ByteReader) {
+        with_memory(self.take(), Some(Arc::clone(self)))
+    }
+
+    /// Sees to it that `logs` logs of `count` bytes can be written without a page fault. Takes the time of those faults.
+    pub fn prepare(&self, logs: usize, count: usize) {
+        for _ in 0..logs {
+            let mut memory = self.take();
+            memory.touch(count);
+            drop(self.queue.push(memory));
+        }
+    }
+}
+
+struct Memory {
+    bytes: Box<[UnsafeCell<MaybeUninit<u8>>]>,
+    /// Bytes, from the first, whose pages have been written.
+    touched_bytes: usize,
+}
+
+impl Memory {
+    fn new(capacity_bytes: usize) -> Self {
+        assert!(u32::try_from(capacity_bytes).is_ok());
+        let uninit = Box::<[UnsafeCell<MaybeUninit<u8>>]>::new_uninit_slice(capacity_bytes);
+        // SAFETY: an `UnsafeCell<MaybeUninit<u8>>` needs no initialisation.
+        let bytes = unsafe { uninit.assume_init() };
+        Self { bytes, touched_bytes: 0 }
+    }
+
+    fn touch(&mut self, count: usize) {
+        let count = count.min(self.bytes.len());
+        let Some(cells) = self.bytes.get_mut(self.touched_bytes..count) else { return };
+        cells.fill_with(|| UnsafeCell::new(MaybeUninit::new(0)));
+        self.touched_bytes = count;
+    }
 }
 
 struct Log {
     len: AtomicUsize,
-    bytes: Box<[UnsafeCell<MaybeUninit<u8>>]>,
+    memory: Memory,
+    home: Option<Arc<ByteStock>>,
 }
 
 // SAFETY: bytes at and above `len` belong to the one writer, bytes below never change.
 unsafe impl Sync for Log {}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        if let Some(home) = self.home.take() {
+            let mut memory = std::mem::replace(&mut self.memory, Memory::new(0));
+            memory.touched_bytes = memory.touched_bytes.max(*self.len.get_mut());
+            drop(home.queue.push(memory));
+        }
+    }
+}
 
 /// The only writer. Not `Clone`.
 pub struct ByteWriter {
@@ -40,11 +110,11 @@ impl ByteWriter {
     pub fn push(&mut self, parts: &[&[u8]]) -> Option<Span> {
         let total: usize = parts.iter().map(|part| part.len()).sum();
         let start = self.len;
-        if total > self.log.bytes.len() - start {
+        if total > self.log.memory.bytes.len() - start {
             return None;
         }
         for part in parts {
-            let cells = &self.log.bytes[self.len..self.len + part.len()];
+            let cells = &self.log.memory.bytes[self.len..self.len + part.len()];
             // SAFETY: the cells at and above the published length are ours alone (`&mut self`, not `Clone`), `cells` is as long as
             // `part`, and the two cannot overlap: `part` is a live shared slice, these cells have never been lent out.
             unsafe { std::ptr::copy_nonoverlapping(part.as_ptr(), cells.as_ptr() as *mut u8, part.len()) };
@@ -83,7 +153,7 @@ impl ByteReader {
         // ORDERING: Acquire pairs with the Release in `ByteWriter::push`.
         let published = self.log.len.load(Ordering::Acquire);
         assert!(start + len <= published);
-        let cells = &self.log.bytes[start..start + len];
+        let cells = &self.log.memory.bytes[start..start + len];
         // SAFETY: every byte below the published length was written once and never changes, and `cells` lies below it.
         unsafe { std::slice::from_raw_parts(cells.as_ptr().cast::<u8>(), len) }
     }
@@ -102,6 +172,24 @@ impl ByteReader {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_stock_gives_the_memory_of_a_log_to_the_next() {
+        let stock = Arc::new(ByteStock::new(1, 100_000));
+        stock.prepare(1, 200_000);
+        let first = {
+            let (mut writer, reader) = stock.byte_log();
+            let span = writer.push(&[b"abc"]).expect("room");
+            reader.get(span).as_ptr()
+        };
+        let (mut writer, reader) = stock.byte_log();
+        assert!(reader.is_empty());
+        let span = writer.push(&[b"xy"]).expect("room");
+        assert_eq!((reader.get(span).as_ptr(), reader.get(span)), (first, &b"xy"[..]));
+        let (mut other, reader) = stock.byte_log();
+        let span = other.push(&[b"z"]).expect("room");
+        assert_ne!(reader.get(span).as_ptr(), first, "memory serves one log at a time");
+    }
 
     #[test]
     fn spans_read_back_and_a_full_log_refuses_without_change() {

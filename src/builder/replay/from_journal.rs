@@ -189,7 +189,7 @@ impl<S: StateStore<Reader = Snapshot>> Replay<'_, S> {
             return Err(Disagreement::Block { sequence, number, what, recorded, executed: parent }.into());
         }
         self.sealer.begin();
-        let mut filler = BlockFiller::open(context.into_owned(), &mut self.executor)?;
+        let mut filler = BlockFiller::open(context.into_owned(), &mut self.executor, &self.memory)?;
         for placed in &block.placed {
             self.place(journal, number, placed, &mut filler)?;
         }

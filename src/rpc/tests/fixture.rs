@@ -5,7 +5,9 @@ use std::sync::Arc;
 use alloy_consensus::Header;
 use alloy_primitives::{Log, keccak256};
 
-use crate::builder::block::{BlockContext, Heads, OpenBlock, OpenBlockWriter, PlacedTx, SealedBlock, StateDiff};
+use crate::builder::block::{
+    BlockContext, BlockMemory, Heads, OpenBlock, OpenBlockWriter, PlacedTx, SealedBlock, StateDiff,
+};
 use crate::chain::LogQuery;
 use crate::messages::{QueryJob, QueryReply};
 use crate::primitives::{Address, B256, Bytes, Fork, ReplyToken, Sequence, ShardId, Span, U256};
@@ -203,7 +205,7 @@ pub fn place(writer: &mut OpenBlockWriter, context: &BlockContext, tx: &MemoryTx
 /// An open block with these transactions, which become durable at `first_sequence` and after.
 pub fn open_block(header: &Header, txs: &[MemoryTx], first_sequence: u64) -> (OpenBlockWriter, Arc<OpenBlock>) {
     let context = context_of(header);
-    let (mut writer, open) = OpenBlock::new(context.clone(), 1 << 20);
+    let (mut writer, open) = OpenBlock::new(context.clone(), &BlockMemory::new(1, 1 << 20));
     for (offset, tx) in txs.iter().enumerate() {
         place(&mut writer, &context, tx, first_sequence + offset as u64);
     }
