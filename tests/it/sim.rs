@@ -1,6 +1,6 @@
 //! Seeded simulation of builder, journal and recovery over a disk that forgets. A failure prints one line that repeats it.
 //!
-//! `SIM_SEEDS=n` runs more seeds, `SIM_SEED=n` one; each seed has a few dozen crashes, most of them power cuts.
+//! `SIM_SEEDS=n` runs more seeds (from `SIM_FIRST=m` on), `SIM_SEED=n` one; each seed has a few dozen crashes, most of them power cuts.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -151,7 +151,10 @@ fn seeds(count: u64) -> std::ops::Range<u64> {
     let number = |name| std::env::var(name).ok().map(|text| text.parse::<u64>().expect("a number"));
     match number("SIM_SEED") {
         Some(seed) => seed..seed + 1,
-        None => 0..number("SIM_SEEDS").unwrap_or(count),
+        None => {
+            let first = number("SIM_FIRST").unwrap_or(0);
+            first..first + number("SIM_SEEDS").unwrap_or(count)
+        }
     }
 }
 
