@@ -24,7 +24,8 @@ const PLAIN_PER_CLIENT: usize = 5;
 const PARKED: usize = 3;
 /// Calldata of a tenth of the transactions: about 1 MB a round, so that a long run fills its segments and uses them again.
 const LARGE_BYTES: usize = 12_000;
-/// The kill comes at most this long after the load begins.
+/// The kill comes at most this long after the load begins. `JOURNAL_ROUND_MS`: another time; above 5,000 a life is long enough for the chain
+/// files to be synced in it, so that slots are used again while the load goes on.
 const LOAD_MS_MAX: u64 = 1_500;
 /// A block number that the chain does not reach: conditions that wait for it are carried from segment to segment.
 const NEVER: u64 = 1_000_000_000;
@@ -34,6 +35,11 @@ const LIMIT_CODE: i64 = -32_005;
 fn rounds() -> usize {
     let count = std::env::var("JOURNAL_KILLS").ok().map(|text| text.parse().expect("JOURNAL_KILLS is a number"));
     count.unwrap_or(if super::super::is_long() { ROUNDS_LONG } else { ROUNDS })
+}
+
+fn load_ms_max() -> u64 {
+    let given = std::env::var("JOURNAL_ROUND_MS").ok();
+    given.map_or(LOAD_MS_MAX, |text| text.parse().expect("JOURNAL_ROUND_MS is a number"))
 }
 
 fn seed() -> u64 {
@@ -149,7 +155,7 @@ fn load_and_kill(
     rng: &mut StdRng,
 ) -> TempFolder {
     let port = sequencer.port;
-    let delay = Duration::from_millis(rng.random_range(0..LOAD_MS_MAX));
+    let delay = Duration::from_millis(rng.random_range(0..load_ms_max()));
     thread::scope(|scope| {
         let lanes = senders.chunks_mut(PLAIN_PER_CLIENT + 1).take(CLIENTS);
         let clients: Vec<_> = lanes
