@@ -4,14 +4,20 @@
 //! state, so its cache cannot be stale); what the open block changed is remembered and leaves as [`StateChanges`] when it closes.
 //! revm reads through `Database` and writes through `DatabaseCommit`, once per transaction: a slot counts as changed when its value
 //! differs from ours, never by revm's own `is_changed`, whose base moves with every transaction.
+//! What execution asks for through `Database` is on record until the block ends ([`access`]); every other reader leaves no trace.
+
+pub mod access;
 
 use std::collections::{HashMap, HashSet};
 
+use alloy_eips::eip4895::Withdrawal;
 use foldhash::fast::RandomState;
 use revm::bytecode::Bytecode;
 use revm::database_interface::{DBErrorMarker, Database, DatabaseCommit};
 use revm::primitives::{AddressMap, KECCAK_EMPTY};
 use revm::state::{Account as EvmAccount, AccountInfo as EvmAccountInfo};
+
+use access::{AccessLog, AccessMark, Accesses};
 
 use crate::builder::block::StateDiff;
 use crate::limits;
@@ -57,6 +63,8 @@ struct CachedAccount {
     now: WorldAccount,
     /// The block that last changed it; its first change in a block puts it on the dirty list.
     dirty_block: u64,
+    /// The opening of a block in which execution last asked for it: see [`AccessLog`].
+    accessed: u64,
     storage_cleared: bool,
 }
 
@@ -64,14 +72,23 @@ struct CachedSlot {
     now: U256,
     at_block_start: U256,
     dirty_block: u64,
+    /// As that of an account.
+    accessed: u64,
 }
 
-/// See the module's text.
-pub struct World {
-    snapshot: Snapshot,
+struct CachedCode {
+    code: Bytecode,
+    /// As that of an account.
+    accessed: u64,
+}
+
+/// See the module's text. `R` is what it stands on: the state's newest version, an older one, or a witness.
+pub struct World<R = Snapshot> {
+    snapshot: R,
     accounts: HashMap<Address, CachedAccount, RandomState>,
     slots: HashMap<(Address, U256), CachedSlot, RandomState>,
-    codes: HashMap<B256, Bytecode, RandomState>,
+    codes: HashMap<B256, CachedCode, RandomState>,
+    access: AccessLog,
     block_number: u64,
     dirty_accounts: Vec<Address>,
     dirty_slots: Vec<(Address, U256)>,
@@ -83,14 +100,15 @@ pub struct World {
     block_hashes: Box<[B256; 256]>,
 }
 
-impl World {
+impl<R: StateReader> World<R> {
     #[must_use]
-    pub fn new(snapshot: Snapshot) -> Self {
+    pub fn new(snapshot: R) -> Self {
         Self {
             snapshot,
             accounts: HashMap::with_capacity_and_hasher(limits::WORLD_ACCOUNTS_START, RandomState::default()),
             slots: HashMap::with_hasher(RandomState::default()),
             codes: HashMap::with_hasher(RandomState::default()),
+            access: AccessLog::default(),
             block_number: 0,
             dirty_accounts: Vec::with_capacity(limits::WORLD_ACCOUNTS_START),
             dirty_slots: Vec::new(),
@@ -104,6 +122,7 @@ impl World {
     /// Names the block that changes belong to from now on. Nothing of an earlier block may be left untaken.
     pub fn begin_block(&mut self, number: u64) {
         self.block_number = number;
+        self.access.begin();
         self.trim();
     }
 
@@ -123,7 +142,7 @@ impl World {
     }
 
     /// Takes the snapshot after the block whose changes were taken, and its hash for `BLOCKHASH`.
-    pub fn sealed(&mut self, snapshot: Snapshot, number: u64, hash: B256) {
+    pub fn sealed(&mut self, snapshot: R, number: u64, hash: B256) {
         self.snapshot = snapshot;
         // Nothing is dirty any more: what comes belongs to the next block.
         self.block_number = number + 1;
@@ -201,14 +220,19 @@ impl World {
         if hash == KECCAK_EMPTY || hash.is_zero() {
             return Ok(Bytecode::default());
         }
-        if let Some(code) = self.codes.get(&hash) {
-            return Ok(code.clone());
-        }
+        Ok(self.cached_code(hash)?.code.clone())
+    }
+
+    fn cached_code(&mut self, hash: B256) -> Result<&mut CachedCode, WorldError> {
+        use std::collections::hash_map::Entry;
+        let entry = match self.codes.entry(hash) {
+            Entry::Occupied(entry) => return Ok(entry.into_mut()),
+            Entry::Vacant(entry) => entry,
+        };
         let bytes = self.snapshot.code(&hash)?.ok_or(WorldError::CodeMissing(hash))?;
         // A genesis file may hold what EIP-3541 forbids to deploy; it runs as the bytes that it is.
         let code = Bytecode::new_raw_checked(bytes.clone()).unwrap_or_else(|_| Bytecode::new_legacy(bytes));
-        self.codes.insert(hash, code.clone());
-        Ok(code)
+        Ok(entry.insert(CachedCode { code, accessed: 0 }))
     }
 
     /// Whether the open block has changed the account or its storage.
@@ -219,7 +243,7 @@ impl World {
 
     /// The newest sealed state.
     #[must_use]
-    pub fn snapshot(&self) -> &Snapshot {
+    pub fn snapshot(&self) -> &R {
         &self.snapshot
     }
 
@@ -254,6 +278,66 @@ impl World {
         StateChanges { accounts, codes: std::mem::take(&mut self.new_codes) }
     }
 
+    /// Adds a withdrawal to its account (EIP-4895), and remembers the account as touched. [`World::diffs`] is what it changed.
+    ///
+    /// # Errors
+    /// When the state below cannot be read.
+    pub fn withdraw(&mut self, withdrawal: &Withdrawal) -> Result<(), WorldError> {
+        self.diffs.clear();
+        let address = withdrawal.address;
+        self.basic(address)?;
+        let account = self.account(address)?;
+        // Gwei of 64 bits on a balance: the sum of all ether has fewer than 100 bits.
+        let balance_wei = account.balance_wei.saturating_add(withdrawal.amount_wei());
+        let next = WorldAccount { balance_wei, exists: true, ..account };
+        let empty = next.nonce == 0 && next.balance_wei.is_zero() && !next.has_code();
+        self.set_account(address, if empty { WorldAccount::ABSENT } else { next }, false)
+    }
+
+    /// Where the record of accesses stands, for [`World::forget_accesses`].
+    #[must_use]
+    pub fn access_mark(&self) -> AccessMark {
+        self.access.mark()
+    }
+
+    /// Takes back what execution has asked for since `mark`: the transaction was not included.
+    pub fn forget_accesses(&mut self, mark: AccessMark) {
+        for address in self.access.accounts.drain(mark.accounts..) {
+            if let Some(cached) = self.accounts.get_mut(&address) {
+                cached.accessed = 0;
+            }
+        }
+        for key in self.access.slots.drain(mark.slots..) {
+            if let Some(cached) = self.slots.get_mut(&key) {
+                cached.accessed = 0;
+            }
+        }
+        for hash in self.access.codes.drain(mark.codes..) {
+            if let Some(cached) = self.codes.get_mut(&hash) {
+                cached.accessed = 0;
+            }
+        }
+        self.access.block_hash_lowest = mark.block_hash_lowest;
+    }
+
+    /// What execution has asked for since the block began; the record starts anew.
+    ///
+    /// # Errors
+    /// A code that was fetched and has left the cache and the state, which cannot be.
+    pub fn take_accesses(&mut self) -> Result<Accesses, WorldError> {
+        let codes = std::mem::take(&mut self.access.codes);
+        let codes = codes.into_iter().map(|hash| Ok((hash, self.code(hash)?.original_bytes())));
+        let codes = codes.collect::<Result<_, WorldError>>()?;
+        let accesses = Accesses {
+            accounts: std::mem::take(&mut self.access.accounts),
+            slots: std::mem::take(&mut self.access.slots),
+            codes,
+            block_hash_lowest: self.access.block_hash_lowest,
+        };
+        self.access.begin();
+        Ok(accesses)
+    }
+
     /// Forgets what the open block has changed, as if it had never been opened.
     pub fn discard_changes(&mut self) {
         for address in self.dirty_accounts.drain(..) {
@@ -273,7 +357,7 @@ impl World {
             Entry::Occupied(entry) => Ok(entry.into_mut()),
             Entry::Vacant(entry) => {
                 let now = sealed_account(&self.snapshot, &address)?;
-                Ok(entry.insert(CachedAccount { now, dirty_block: 0, storage_cleared: false }))
+                Ok(entry.insert(CachedAccount { now, dirty_block: 0, accessed: 0, storage_cleared: false }))
             }
         }
     }
@@ -285,7 +369,7 @@ impl World {
             Entry::Vacant(entry) => {
                 let cleared = self.accounts.get(&address).is_some_and(|cached| cached.storage_cleared);
                 let now = if cleared { U256::ZERO } else { self.snapshot.storage(&address, slot)? };
-                Ok(entry.insert(CachedSlot { now, at_block_start: now, dirty_block: 0 }))
+                Ok(entry.insert(CachedSlot { now, at_block_start: now, dirty_block: 0, accessed: 0 }))
             }
         }
     }
@@ -364,11 +448,11 @@ impl World {
             return;
         }
         self.new_codes.push((hash, code.original_bytes()));
-        self.codes.insert(hash, code);
+        self.codes.entry(hash).or_insert(CachedCode { code, accessed: 0 });
     }
 }
 
-fn sealed_account(snapshot: &Snapshot, address: &Address) -> Result<WorldAccount, WorldError> {
+fn sealed_account(snapshot: &impl StateReader, address: &Address) -> Result<WorldAccount, WorldError> {
     Ok(snapshot.account(address)?.map_or(WorldAccount::ABSENT, |account| WorldAccount {
         nonce: account.nonce,
         balance_wei: account.balance_wei,
@@ -377,11 +461,16 @@ fn sealed_account(snapshot: &Snapshot, address: &Address) -> Result<WorldAccount
     }))
 }
 
-impl Database for World {
+impl<R: StateReader> Database for World<R> {
     type Error = WorldError;
 
     fn basic(&mut self, address: Address) -> Result<Option<EvmAccountInfo>, WorldError> {
-        let account = self.account(address)?;
+        let opening = self.access.opening();
+        let cached = self.cached_account(address)?;
+        let account = cached.now;
+        if std::mem::replace(&mut cached.accessed, opening) != opening {
+            self.access.accounts.push(address);
+        }
         Ok(account.exists.then_some(EvmAccountInfo {
             balance: account.balance_wei,
             nonce: account.nonce,
@@ -393,19 +482,35 @@ impl Database for World {
     }
 
     fn code_by_hash(&mut self, code_hash: B256) -> Result<Bytecode, WorldError> {
-        self.code(code_hash)
+        if code_hash == KECCAK_EMPTY || code_hash.is_zero() {
+            return Ok(Bytecode::default());
+        }
+        let opening = self.access.opening();
+        let cached = self.cached_code(code_hash)?;
+        let code = cached.code.clone();
+        if std::mem::replace(&mut cached.accessed, opening) != opening {
+            self.access.codes.push(code_hash);
+        }
+        Ok(code)
     }
 
     fn storage(&mut self, address: Address, index: U256) -> Result<U256, WorldError> {
-        self.slot(address, index)
+        let opening = self.access.opening();
+        let cached = self.cached_slot(address, index)?;
+        let value = cached.now;
+        if std::mem::replace(&mut cached.accessed, opening) != opening {
+            self.access.slots.push((address, index));
+        }
+        Ok(value)
     }
 
     fn block_hash(&mut self, number: u64) -> Result<B256, WorldError> {
+        self.access.block_hash(number);
         Ok(self.block_hashes[(number % 256) as usize])
     }
 }
 
-impl DatabaseCommit for World {
+impl<R: StateReader> DatabaseCommit for World<R> {
     fn commit(&mut self, changes: AddressMap<EvmAccount>) {
         self.diffs.clear();
         for (address, account) in changes {
