@@ -3,6 +3,12 @@
 //! Input → output: what execution touched and the state before it → a [`Witness`], and back: block and witness → roots.
 //! The reference is go-ethereum v1.17.5, byte for byte. Owner core: any; nothing here reads a file or keeps a clock.
 
+pub mod decode;
+
+mod rlp;
+
+pub mod validator;
+
 use alloy_primitives::Bytes;
 use alloy_rlp::{Encodable, Header};
 

@@ -44,8 +44,8 @@ pub enum BlockError {
     Header { what: String },
     #[error("the block has {bytes} bytes of ommers, there are none since EIP-3675")]
     Ommers { bytes: usize },
-    #[error("transaction {index} of the block: {source}")]
-    Transaction { index: usize, source: PrepareError },
+    #[error("transaction {index} of the block: {cause}")]
+    Transaction { index: usize, cause: PrepareError },
     #[error("withdrawal {index} of the block: {what}")]
     Withdrawal { index: usize, what: String },
 }
@@ -159,7 +159,7 @@ fn decode_transactions(whole: &Bytes, mut rest: &[u8]) -> Result<Vec<PreparedTx>
         };
         let index = transactions.len();
         let prepared = PreparedTx::recover(whole.slice_ref(raw));
-        transactions.push(prepared.map_err(|source| BlockError::Transaction { index, source })?);
+        transactions.push(prepared.map_err(|cause| BlockError::Transaction { index, cause })?);
         rest = after;
     }
     Ok(transactions)

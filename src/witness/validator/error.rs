@@ -54,8 +54,8 @@ pub enum ValidationError {
     #[error("code {hash} is not in the witness")]
     CodeMissing { hash: B256 },
     /// A transaction that is not valid at its place, or calls that open and close a block and fail.
-    #[error("block {number} cannot be executed: {source}")]
-    Execution { number: u64, source: BlockExecutionError },
+    #[error("block {number} cannot be executed: {cause}")]
+    Execution { number: u64, cause: BlockExecutionError },
     #[error("{field} is {header} in the header and {computed} when computed")]
     HashDiffers { field: HashField, header: B256, computed: B256 },
     #[error("gas used is {header} in the header and {computed} when executed")]

@@ -35,8 +35,6 @@ pub enum RuleError {
     OmmersHash { hash: B256 },
     #[error("blob gas used is {used} and excess blob gas {excess}, both must be 0: blobs are forbidden here (EIP-8079)")]
     BlobGas { used: u64, excess: u64 },
-    #[error("number is {number}, after parent {parent} it must be {}", parent.saturating_add(1))]
-    Number { number: u64, parent: u64 },
     #[error("timestamp is {timestamp}, it must be above the parent's {parent}")]
     Timestamp { timestamp: u64, parent: u64 },
     #[error("extra data has {bytes} bytes, at most {bytes_max} are allowed")]
@@ -64,7 +62,6 @@ impl RuleError {
             Self::Nonce { .. } => "rule_nonce",
             Self::OmmersHash { .. } => "rule_ommers_hash",
             Self::BlobGas { .. } => "rule_blob_gas",
-            Self::Number { .. } => "rule_number",
             Self::Timestamp { .. } => "rule_timestamp",
             Self::ExtraData { .. } => "rule_extra_data",
             Self::GasLimitStep { .. } | Self::GasLimitRange { .. } => "rule_gas_limit",
@@ -110,14 +107,11 @@ pub fn check_shape(header: &Header) -> Result<(), RuleError> {
     Ok(())
 }
 
-/// Checks what follows from the parent and from the header alone. `block_bytes`: length of the block's RLP.
+/// Checks what follows from the parent, whose number is known to fit, and from the header alone. `block_bytes`: length of the block's RLP.
 ///
 /// # Errors
 /// The first broken rule, with the values compared.
 pub fn check_header(parent: &Header, header: &Header, fork: Fork, block_bytes: u64) -> Result<(), RuleError> {
-    if parent.number.checked_add(1) != Some(header.number) {
-        return Err(RuleError::Number { number: header.number, parent: parent.number });
-    }
     if header.timestamp <= parent.timestamp {
         return Err(RuleError::Timestamp { timestamp: header.timestamp, parent: parent.timestamp });
     }

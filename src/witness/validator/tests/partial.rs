@@ -1,0 +1,1 @@
+//! Partial tries against the whole ones of `alloy-trie`.
