@@ -173,7 +173,7 @@ fn decode_withdrawals(mut rest: &[u8]) -> Result<Vec<Withdrawal>, BlockError> {
         let fault = |what| BlockError::Withdrawal { index, what };
         let mut encoded = item.encoded;
         let withdrawal = Withdrawal::decode(&mut encoded).map_err(|error| fault(error.to_string()))?;
-        if alloy_rlp::encode(&withdrawal) != item.encoded {
+        if alloy_rlp::encode(withdrawal) != item.encoded {
             return Err(fault("its encoding is not canonical".to_owned()));
         }
         withdrawals.push(withdrawal);

@@ -68,9 +68,7 @@ fn check_headers(number: u64, ancestors: &Ancestors, lowest: Option<u64>) -> Res
 
 fn unneeded(part: Part, entries: &HashIndex<'_>) -> Result<(), ValidationError> {
     match entries.first_unneeded() {
-        Some((index, bytes)) => {
-            Err(ValidationError::EntryUnneeded { part, index, hash: hash_of(bytes) })
-        }
+        Some((index, bytes)) => Err(ValidationError::EntryUnneeded { part, index, hash: hash_of(bytes) }),
         None => Ok(()),
     }
 }

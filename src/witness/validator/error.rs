@@ -6,6 +6,7 @@ use super::block::BlockError;
 use super::nodes::StateFault;
 use super::rules::RuleError;
 use crate::builder::block_execution::BlockExecutionError;
+use crate::builder::execution::ExecutionError;
 use crate::witness::decode::{DecodeError, Part};
 
 /// A field of the header that follows from executing the block, or from its body.
@@ -55,7 +56,7 @@ pub enum ValidationError {
     CodeMissing { hash: B256 },
     /// A transaction that is not valid at its place, or calls that open and close a block and fail.
     #[error("block {number} cannot be executed: {cause}")]
-    Execution { number: u64, cause: BlockExecutionError },
+    Execution { number: u64, cause: Box<BlockExecutionError> },
     #[error("{field} is {header} in the header and {computed} when computed")]
     HashDiffers { field: HashField, header: B256, computed: B256 },
     #[error("gas used is {header} in the header and {computed} when executed")]
@@ -67,6 +68,57 @@ pub enum ValidationError {
     #[error("{part}[{index}] of the witness is not above {part}[{before}]: canonical order ascends, by number and by bytes", before = index - 1)]
     EntryOrder { part: Part, index: usize },
 }
+
+/// All codes. They are an interface: a code may come, none goes or changes its meaning.
+pub const CODES: [&str; 47] = [
+    "witness_too_long",
+    "witness_rlp",
+    "witness_trailing_bytes",
+    "witness_item_count",
+    "witness_entry_too_long",
+    "witness_too_many_entries",
+    "witness_headers_empty",
+    "witness_keys_not_empty",
+    "block_too_long",
+    "block_rlp",
+    "block_header",
+    "block_ommers",
+    "block_transaction",
+    "block_withdrawal",
+    "header_malformed",
+    "parent_missing",
+    "header_number",
+    "header_missing",
+    "rule_field_missing",
+    "rule_field_unknown",
+    "rule_difficulty",
+    "rule_nonce",
+    "rule_ommers_hash",
+    "rule_blob_gas",
+    "rule_timestamp",
+    "rule_extra_data",
+    "rule_gas_limit",
+    "rule_gas_used",
+    "rule_base_fee",
+    "rule_block_bytes",
+    "node_missing",
+    "sibling_missing",
+    "node_malformed",
+    "code_missing",
+    "transaction_invalid",
+    "transaction_gas_limit",
+    "system_call",
+    "execution",
+    "transactions_root",
+    "withdrawals_root",
+    "receipts_root",
+    "requests_hash",
+    "state_root",
+    "gas_used",
+    "logs_bloom",
+    "entry_unneeded",
+    "entry_order",
+];
 
 /// The bloom of the header and the one that the block's logs make.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -91,7 +143,12 @@ impl ValidationError {
             Self::State(StateFault::SiblingMissing { .. }) => "sibling_missing",
             Self::State(StateFault::NodeMalformed { .. }) => "node_malformed",
             Self::CodeMissing { .. } => "code_missing",
-            Self::Execution { .. } => "execution",
+            Self::Execution { cause, .. } => match &**cause {
+                BlockExecutionError::Transaction { source: ExecutionError::Invalid(_), .. } => "transaction_invalid",
+                BlockExecutionError::GasLimit { .. } => "transaction_gas_limit",
+                BlockExecutionError::System(_) => "system_call",
+                BlockExecutionError::Transaction { .. } | BlockExecutionError::World(_) => "execution",
+            },
             Self::HashDiffers { field, .. } => match field {
                 HashField::TransactionsRoot => "transactions_root",
                 HashField::WithdrawalsRoot => "withdrawals_root",
@@ -101,16 +158,8 @@ impl ValidationError {
             },
             Self::GasUsedDiffers { .. } => "gas_used",
             Self::BloomDiffers(_) => "logs_bloom",
-            Self::EntryUnneeded { part, .. } => match part {
-                Part::Headers => "header_unneeded",
-                Part::Codes => "code_unneeded",
-                Part::State | Part::Keys => "node_unneeded",
-            },
-            Self::EntryOrder { part, .. } => match part {
-                Part::Headers => "header_order",
-                Part::Codes => "code_order",
-                Part::State | Part::Keys => "node_order",
-            },
+            Self::EntryUnneeded { .. } => "entry_unneeded",
+            Self::EntryOrder { .. } => "entry_order",
         }
     }
 }

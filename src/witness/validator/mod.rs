@@ -188,7 +188,7 @@ fn execution_fault(
     match world {
         Some(WorldError::CodeMissing(hash)) => ValidationError::CodeMissing { hash: *hash },
         Some(WorldError::BlockHashUnknown(asked)) => ancestors.missing(*asked),
-        _ => ValidationError::Execution { number, cause },
+        _ => ValidationError::Execution { number, cause: Box::new(cause) },
     }
 }
 

@@ -27,6 +27,7 @@ pub enum ChildRef<'w> {
 }
 
 /// A node of the state before.
+#[allow(clippy::large_enum_variant, reason = "it lives on the stack for one step of a walk, and most are branches")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NodeView<'w> {
     Branch([ChildRef<'w>; WIDTH]),

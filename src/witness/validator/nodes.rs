@@ -32,15 +32,15 @@ impl std::fmt::Display for NodePlace {
     }
 }
 
-/// What is wrong with the state that a witness describes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+/// What is wrong with the state that a witness describes. The places are boxed, so that walks that find nothing wrong return little.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StateFault {
     #[error("node {hash} {place} is not in the witness")]
-    NodeMissing { hash: B256, place: NodePlace },
+    NodeMissing { hash: B256, place: Box<NodePlace> },
     #[error("sibling {hash} {place}, which remains alone in its branch, is not in the witness")]
-    SiblingMissing { hash: B256, place: NodePlace },
+    SiblingMissing { hash: B256, place: Box<NodePlace> },
     #[error("node {hash} {place} is malformed: {fault}")]
-    NodeMalformed { hash: B256, place: NodePlace, fault: NodeFault },
+    NodeMalformed { hash: B256, place: Box<NodePlace>, fault: NodeFault },
 }
 
 /// Entries of a witness by the hash of their bytes.
@@ -177,8 +177,8 @@ pub struct At {
 
 impl At {
     #[must_use]
-    pub fn place(&self, key: &B256) -> NodePlace {
-        NodePlace { owner: self.owner, path: super::node::prefix_of(key, self.depth), depth: self.depth }
+    pub fn place(&self, key: &B256) -> Box<NodePlace> {
+        Box::new(NodePlace { owner: self.owner, path: super::node::prefix_of(key, self.depth), depth: self.depth })
     }
 
     #[must_use]

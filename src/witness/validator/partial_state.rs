@@ -58,7 +58,7 @@ impl<'w> PartialState<'w> {
     /// What a reader found missing or malformed first.
     #[must_use]
     pub fn fault(&self) -> Option<StateFault> {
-        self.fault.get().copied()
+        self.fault.get().cloned()
     }
 
     #[must_use]
@@ -189,7 +189,9 @@ fn storage_after<'w>(
         .map(|(key, (_, value))| Write { key, value: (!value.is_zero()).then_some(*value) })
         .collect();
     writer.set_owner(Some(*owner));
-    apply(writer, &mut trie, &writes, &mut Vec::with_capacity(33), |value, out| alloy_rlp::Encodable::encode(value, out))?;
+    apply(writer, &mut trie, &writes, &mut Vec::with_capacity(33), |value, out| {
+        alloy_rlp::Encodable::encode(value, out)
+    })?;
     Ok(trie)
 }
 

@@ -33,7 +33,9 @@ pub enum RuleError {
     Nonce { nonce: B64 },
     #[error("ommers hash is {hash}, it must be {EMPTY_OMMER_ROOT_HASH} (EIP-3675)")]
     OmmersHash { hash: B256 },
-    #[error("blob gas used is {used} and excess blob gas {excess}, both must be 0: blobs are forbidden here (EIP-8079)")]
+    #[error(
+        "blob gas used is {used} and excess blob gas {excess}, both must be 0: blobs are forbidden here (EIP-8079)"
+    )]
     BlobGas { used: u64, excess: u64 },
     #[error("timestamp is {timestamp}, it must be above the parent's {parent}")]
     Timestamp { timestamp: u64, parent: u64 },

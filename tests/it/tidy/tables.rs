@@ -24,7 +24,7 @@ pub const IMPORTS: &[(&str, &[&str])] = &[
             "state",
         ],
     ),
-    ("cli", &["config", "journal", "limits", "primitives", "rpc", "runtime", "topology"]),
+    ("cli", &["config", "journal", "limits", "primitives", "rpc", "runtime", "topology", "witness"]),
     ("config", &["limits", "primitives"]),
     ("codec", &["crypto", "primitives"]),
     ("crypto", &["primitives"]),

@@ -107,8 +107,17 @@ fn values() {
     let account = |nonce: &[u8], balance: &[u8], root: &[u8]| {
         list(&[string(nonce), string(balance), string(root), string(&HASH)])
     };
-    assert_eq!(parse_account(&account(&[3], &[1, 0], &HASH)).map(|a| (a.nonce, a.balance_wei)), Ok((3, U256::from(256))));
-    for (nonce, balance, root) in [(&[0][..], &[1][..], &HASH[..]), (&[1; 9], &[1], &HASH), (&[], &[0, 1], &HASH), (&[], &[1; 33], &HASH), (&[], &[], &HASH[1..])] {
+    assert_eq!(
+        parse_account(&account(&[3], &[1, 0], &HASH)).map(|a| (a.nonce, a.balance_wei)),
+        Ok((3, U256::from(256)))
+    );
+    for (nonce, balance, root) in [
+        (&[0][..], &[1][..], &HASH[..]),
+        (&[1; 9], &[1], &HASH),
+        (&[], &[0, 1], &HASH),
+        (&[], &[1; 33], &HASH),
+        (&[], &[], &HASH[1..]),
+    ] {
         let value = account(nonce, balance, root);
         let fault = parse_account(&value);
         assert!(matches!(fault, Err(NodeFault::Account { .. })), "{fault:?}");
