@@ -104,29 +104,42 @@ impl<'w> NodeView<'w> {
     }
 }
 
-/// Reads a branch.
+/// Reads a branch. Absent and hashed children, nearly all there are, are told apart by their first byte.
 fn branch(items: &[u8], depth: usize) -> Result<NodeView<'_>, NodeFault> {
     let mut children = [ChildRef::Empty; WIDTH];
     let mut rest = items;
     let mut count = 0;
     for place in &mut children {
-        if rest.is_empty() {
-            return Err(item_count(items));
+        if let [0x80, after @ ..] = rest {
+            rest = after;
+            continue;
         }
-        let (item, after) = split(rest)?;
-        *place = child(item)?;
-        count += usize::from(*place != ChildRef::Empty);
-        rest = after;
+        if let [0xa0, after @ ..] = rest
+            && let Some((hash, after)) = after.split_first_chunk::<32>()
+        {
+            *place = ChildRef::Hash(hash.into());
+            rest = after;
+        } else {
+            if rest.is_empty() {
+                return Err(item_count(items));
+            }
+            let (item, after) = split(rest)?;
+            *place = child(item)?;
+            rest = after;
+        }
+        count += 1;
     }
-    if rest.is_empty() {
-        return Err(item_count(items));
-    }
-    let (value, rest) = split(rest)?;
-    if !rest.is_empty() {
-        return Err(item_count(items));
-    }
-    if value.encoded != [0x80] {
-        return Err(NodeFault::BranchValue { bytes: value.payload.len() });
+    match rest {
+        [0x80] => {}
+        [] => return Err(item_count(items)),
+        _ => {
+            let (value, rest) = split(rest)?;
+            return Err(if rest.is_empty() {
+                NodeFault::BranchValue { bytes: value.payload.len() }
+            } else {
+                item_count(items)
+            });
+        }
     }
     if count < 2 {
         return Err(NodeFault::BranchChildren { count });

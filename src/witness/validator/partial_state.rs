@@ -113,33 +113,39 @@ impl<'w> PartialState<'w> {
     pub fn root_after(&mut self, changes: &StateChanges) -> Result<B256, StateFault> {
         let accounts = &changes.accounts;
         let keys = hash_all(accounts.len(), |index| accounts[index].address.as_slice());
-        let root = self.root;
         let change_count = accounts.iter().map(|account| 1 + account.storage.len()).sum();
-        let mut old = Vec::with_capacity(accounts.len());
-        for key in &keys {
-            old.push(account_at(&self.nodes, root, key)?);
-        }
+        let mut trie = Child::of_root(self.root);
         let mut writer = TrieWriter::new(&mut self.nodes, change_count);
+        let mut old_roots = Vec::with_capacity(accounts.len());
+        for key in &keys {
+            let root = match writer.read(&mut trie, key)? {
+                None => None,
+                Some(value) => {
+                    let account = parse_account(value);
+                    let named = |fault| value_fault(writer.nodes(), account_trie(self.root), key, fault);
+                    Some(account.map_err(named)?.storage_root)
+                }
+            };
+            old_roots.push(root);
+        }
         let mut storage_tries = Vec::new();
-        for ((account, key), old) in accounts.iter().zip(&keys).zip(&old) {
-            if account.account.is_some() && (account.storage_cleared || !account.storage.is_empty()) {
-                storage_tries.push(storage_after(&mut writer, account, key, old.as_ref())?);
+        for ((account, key), root) in accounts.iter().zip(&keys).zip(&old_roots) {
+            if has_storage_changes(account) {
+                storage_tries.push(storage_after(&mut writer, account, key, *root)?);
             }
         }
         let mut storage_roots = writer.hash(&storage_tries).into_iter();
 
-        let writes = accounts.iter().zip(keys).zip(&old).map(|((account, key), old)| Write {
+        let writes = accounts.iter().zip(keys).zip(&old_roots).map(|((account, key), old)| Write {
             key,
             value: account.account.map(|info| {
-                let has_changes = account.storage_cleared || !account.storage.is_empty();
-                let old_root = old.map_or(ROOT_EMPTY, |old| *old.storage_root);
-                let storage_root = if has_changes { storage_roots.next().unwrap_or(old_root) } else { old_root };
+                let new = if has_storage_changes(account) { storage_roots.next() } else { None };
+                let storage_root = new.or(old.copied()).unwrap_or(ROOT_EMPTY);
                 Account { nonce: info.nonce, balance_wei: info.balance_wei, code_hash: info.code_hash, storage_root }
             }),
         });
         let writes: Vec<Write<Account>> = writes.collect();
         writer.set_owner(None);
-        let mut trie = Child::of_root(root);
         let mut rlp = Vec::with_capacity(ACCOUNT_RLP_BYTES_MAX);
         apply(&mut writer, &mut trie, &writes, &mut rlp, account_rlp)?;
         Ok(writer.hash(&[trie])[0])
@@ -148,6 +154,11 @@ impl<'w> PartialState<'w> {
 
 /// A balance of 32 bytes and a nonce of 8, two hashes, and headers.
 const ACCOUNT_RLP_BYTES_MAX: usize = 112;
+
+/// Whether the account stays and its storage may be another one.
+fn has_storage_changes(account: &AccountChange) -> bool {
+    account.account.is_some() && (account.storage_cleared || !account.storage.is_empty())
+}
 
 /// Deletions come last, as in go-ethereum: which siblings a collapsing branch needs depends on it.
 fn apply<'w, T>(
@@ -175,10 +186,10 @@ fn storage_after<'w>(
     writer: &mut TrieWriter<'_, 'w>,
     account: &AccountChange,
     owner: &B256,
-    old: Option<&AccountView<'w>>,
+    old_root: Option<&'w B256>,
 ) -> Result<Child<'w>, StateFault> {
-    let mut trie = match old {
-        Some(old) if !account.storage_cleared => Child::of_root(old.storage_root),
+    let mut trie = match old_root {
+        Some(root) if !account.storage_cleared => Child::of_root(root),
         _ => Child::EMPTY,
     };
     let slots: Vec<[u8; 32]> = account.storage.iter().map(|(slot, _)| slot.to_be_bytes()).collect();

@@ -119,6 +119,50 @@ impl<'n, 'w> TrieWriter<'n, 'w> {
         self.owner = owner;
     }
 
+    /// The value of `key` in the witness. The nodes on the way are read once: changes to `key` find them again.
+    ///
+    /// # Errors
+    /// A node on the way that is not in the witness, or is none.
+    ///
+    /// # Panics
+    /// When a value of the trie was changed before.
+    pub fn read(&mut self, root: &mut Child<'w>, key: &B256) -> Result<Option<&'w [u8]>, StateFault> {
+        let Some(mut id) = self.resolve(*root, key, 0, false, false)? else { return Ok(None) };
+        *root = Child::Node(id);
+        let mut depth = 0;
+        loop {
+            let below = match self.arena[id as usize].kind {
+                Kind::Branch(branch) => {
+                    let digit = nibble(key, depth);
+                    depth += 1;
+                    let child = self.branches[branch as usize][digit];
+                    let below = self.resolve(child, key, depth, false, false)?;
+                    if let Some(below) = below {
+                        self.branches[branch as usize][digit] = Child::Node(below);
+                    }
+                    below
+                }
+                Kind::Extension { path, end, child } => {
+                    depth = usize::from(end);
+                    if shared_nibbles(key, &path) < depth {
+                        return Ok(None);
+                    }
+                    let below = self.resolve(child, key, depth, true, false)?;
+                    if let Some(below) = below {
+                        self.arena[id as usize].kind = Kind::Extension { path, end, child: Child::Node(below) };
+                    }
+                    below
+                }
+                Kind::Leaf { key: found, value: Value::Old(value) } => return Ok((found == *key).then_some(value)),
+                Kind::Leaf { value: Value::New { .. }, .. } => unreachable!("values are read before any is changed"),
+            };
+            match below {
+                Some(below) => id = below,
+                None => return Ok(None),
+            }
+        }
+    }
+
     /// Gives `key` a value: RLP of at most 255 bytes, not empty.
     ///
     /// # Errors
