@@ -333,6 +333,8 @@ impl<R: StateReader> World<R> {
             slots: std::mem::take(&mut self.access.slots),
             codes,
             block_hash_lowest: self.access.block_hash_lowest,
+            deleted_accounts: std::mem::take(&mut self.access.deleted_accounts),
+            deleted_slots: std::mem::take(&mut self.access.deleted_slots),
         };
         self.access.begin();
         Ok(accesses)
@@ -416,6 +418,7 @@ impl<R: StateReader> World<R> {
         self.diffs.push(if next.exists {
             StateDiff::Account { address, nonce: next.nonce, balance_wei: next.balance_wei, code_hash: next.code_hash }
         } else {
+            self.access.deleted_accounts.push(address);
             StateDiff::Deleted { address }
         });
         Ok(())
@@ -438,6 +441,9 @@ impl<R: StateReader> World<R> {
         let account = self.cached_account(address)?;
         if std::mem::replace(&mut account.dirty_block, block_number) != block_number {
             self.dirty_accounts.push(address);
+        }
+        if value.is_zero() {
+            self.access.deleted_slots.push((address, slot));
         }
         self.diffs.push(StateDiff::Slot { address, slot, value });
         Ok(())

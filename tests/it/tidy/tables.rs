@@ -53,7 +53,7 @@ pub const IMPORTS: &[(&str, &[&str])] = &[
     ("state", &["crypto"]),
     ("state::memory", &["crypto"]),
     ("state::driver", &["builder", "limits", "messages", "ring", "runtime"]),
-    ("witness", &[]),
+    ("witness", &["builder", "crypto", "primitives", "state"]),
     ("journal", &["builder", "chain", "crypto", "mempool", "primitives"]),
     ("journal::rollback", &["codec", "primitives"]),
     ("journal::driver", &["limits", "messages", "primitives", "ring", "runtime"]),
