@@ -31,6 +31,8 @@ pub enum WorldError {
     State(#[from] StateError),
     #[error("code {0} is named by an account and not in the state")]
     CodeMissing(B256),
+    #[error("the hash of block {0}, which BLOCKHASH reaches, was never made known")]
+    BlockHashUnknown(u64),
 }
 
 impl DBErrorMarker for WorldError {}
@@ -76,6 +78,10 @@ struct CachedSlot {
     accessed: u64,
 }
 
+impl CachedSlot {
+    const EMPTY: Self = Self { now: U256::ZERO, at_block_start: U256::ZERO, dirty_block: 0, accessed: 0 };
+}
+
 struct CachedCode {
     code: Bytecode,
     /// As that of an account.
@@ -103,14 +109,20 @@ pub struct World<R = Snapshot> {
 impl<R: StateReader> World<R> {
     #[must_use]
     pub fn new(snapshot: R) -> Self {
+        Self::with_room(snapshot, limits::WORLD_ACCOUNTS_START)
+    }
+
+    /// A world that lives for one block, with room for as many accounts as that one is expected to touch.
+    #[must_use]
+    pub fn with_room(snapshot: R, account_count: usize) -> Self {
         Self {
             snapshot,
-            accounts: HashMap::with_capacity_and_hasher(limits::WORLD_ACCOUNTS_START, RandomState::default()),
+            accounts: HashMap::with_capacity_and_hasher(account_count, RandomState::default()),
             slots: HashMap::with_hasher(RandomState::default()),
             codes: HashMap::with_hasher(RandomState::default()),
             access: AccessLog::default(),
             block_number: 0,
-            dirty_accounts: Vec::with_capacity(limits::WORLD_ACCOUNTS_START),
+            dirty_accounts: Vec::with_capacity(account_count),
             dirty_slots: Vec::new(),
             new_codes: Vec::new(),
             new_code_hashes: HashSet::with_hasher(RandomState::default()),
@@ -389,6 +401,7 @@ impl<R: StateReader> World<R> {
             }
         };
         let selfdestructed = account.is_selfdestructed();
+        let is_created = account.is_created();
         if next.has_code() && self.account(address)?.code_hash != next.code_hash {
             let code = account.info.code.ok_or(WorldError::CodeMissing(next.code_hash))?;
             self.add_code(next.code_hash, code);
@@ -398,6 +411,10 @@ impl<R: StateReader> World<R> {
             return Ok(());
         }
         for (slot, value) in account.storage {
+            if is_created {
+                // revm reads no slot of an account that the transaction creates: it had none.
+                self.slots.entry((address, slot)).or_insert(CachedSlot::EMPTY);
+            }
             self.set_slot(address, slot, value.present_value)?;
         }
         Ok(())
@@ -512,7 +529,10 @@ impl<R: StateReader> Database for World<R> {
 
     fn block_hash(&mut self, number: u64) -> Result<B256, WorldError> {
         self.access.block_hash(number);
-        Ok(self.block_hashes[(number % 256) as usize])
+        match self.block_hashes[(number % 256) as usize] {
+            B256::ZERO => Err(WorldError::BlockHashUnknown(number)),
+            hash => Ok(hash),
+        }
     }
 }
 
@@ -523,7 +543,8 @@ impl<R: StateReader> DatabaseCommit for World<R> {
             if !account.is_touched() {
                 continue;
             }
-            // Every account and slot in `changes` was read through us in this transaction, so it is cached and nothing is read here.
+            // Every account in `changes`, and every slot of one that was there, was read through us in this transaction, so it is cached and
+            // nothing is read here.
             self.commit_account(address, account).expect("accounts and slots of a transaction are cached by its reads");
         }
     }

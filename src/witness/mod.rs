@@ -5,6 +5,14 @@
 
 pub mod collect;
 
+pub mod decode;
+
+mod rlp;
+
+pub mod validator;
+
+pub mod import;
+
 use alloy_rlp::{Encodable, Header};
 
 use crate::builder::world::access::Accesses;

@@ -28,6 +28,8 @@ mod geth_accepts_blocks;
 mod journal;
 mod life_cycle;
 mod never_lost;
+mod stateless;
+mod verify;
 
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
