@@ -388,6 +388,16 @@ impl<R: StateReader> World<R> {
         }
     }
 
+    /// Says that execution fetched a code which it holds itself: it was made, or fetched before, in the same transaction.
+    #[inline]
+    pub fn code_fetched(&mut self, hash: B256, code: &Bytecode) {
+        let opening = self.access.opening();
+        let cached = self.codes.entry(hash).or_insert_with(|| CachedCode { code: code.clone(), accessed: 0 });
+        if std::mem::replace(&mut cached.accessed, opening) != opening {
+            self.access.codes.push(hash);
+        }
+    }
+
     fn commit_account(&mut self, address: Address, account: EvmAccount) -> Result<(), WorldError> {
         let deleted = account.is_selfdestructed() || account.info.is_empty();
         let next = if deleted {
