@@ -14,10 +14,12 @@ use revm::context::transaction::{
 use revm::context::{BlockEnv, CfgEnv, Context, TxEnv};
 use revm::context_interface::block::BlobExcessGasAndPrice;
 use revm::handler::instructions::EthInstructions;
-use revm::handler::{EthPrecompiles, MainnetContext, MainnetEvm};
+use revm::handler::{EthPrecompiles, MainnetEvm};
 use revm::primitives::TxKind;
 use revm::primitives::hardfork::SpecId;
-use revm::{ExecuteCommitEvm, ExecuteEvm, MainBuilder, MainContext, SystemCallCommitEvm};
+use revm::{ExecuteCommitEvm, ExecuteEvm, MainBuilder, SystemCallCommitEvm};
+
+use journal::WitnessJournal;
 
 use crate::builder::block::BlockContext;
 use crate::builder::world::{World, WorldError};
@@ -25,7 +27,11 @@ use crate::codec::transaction;
 use crate::primitives::{Address, B256, Bytes, Fork, TxFields, TxType, U256};
 use crate::state::{Snapshot, StateReader};
 
-type Evm<R> = MainnetEvm<MainnetContext<World<R>>>;
+mod journal;
+
+type EvmContext<R> = Context<BlockEnv, TxEnv, CfgEnv, World<R>, WitnessJournal<R>, ()>;
+
+type Evm<R> = MainnetEvm<EvmContext<R>>;
 
 /// A transaction as execution needs it.
 #[derive(Clone, Copy)]
@@ -78,11 +84,11 @@ impl<R: StateReader> Executor<R> {
     /// The world again, fit for another thread: an executor belongs to the thread that made it.
     #[must_use]
     pub fn into_world(self) -> World<R> {
-        self.evm.ctx.journaled_state.database
+        self.evm.ctx.journaled_state.inner.database
     }
 
     pub fn world(&mut self) -> &mut World<R> {
-        &mut self.evm.ctx.journaled_state.database
+        &mut self.evm.ctx.journaled_state.inner.database
     }
 
     /// Sets the block's environment and makes the opening system calls (EIP-4788, EIP-2935). Their changes are handed to `on_diffs`.
@@ -247,7 +253,7 @@ pub fn block_env(context: &BlockContext) -> BlockEnv {
 }
 
 fn build_evm<R: StateReader>(world: World<R>, chain_id: u64, fork: Fork) -> Evm<R> {
-    let mut context = Context::mainnet().with_db(world);
+    let mut context = EvmContext::new(world, spec_of(fork));
     context.cfg = cfg_env(chain_id, fork);
     context.build_mainnet()
 }

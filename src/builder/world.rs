@@ -345,6 +345,8 @@ impl<R: StateReader> World<R> {
             slots: std::mem::take(&mut self.access.slots),
             codes,
             block_hash_lowest: self.access.block_hash_lowest,
+            deleted_accounts: std::mem::take(&mut self.access.deleted_accounts),
+            deleted_slots: std::mem::take(&mut self.access.deleted_slots),
         };
         self.access.begin();
         Ok(accesses)
@@ -383,6 +385,16 @@ impl<R: StateReader> World<R> {
                 let now = if cleared { U256::ZERO } else { self.snapshot.storage(&address, slot)? };
                 Ok(entry.insert(CachedSlot { now, at_block_start: now, dirty_block: 0, accessed: 0 }))
             }
+        }
+    }
+
+    /// Says that execution fetched a code which it holds itself: it was made, or fetched before, in the same transaction.
+    #[inline]
+    pub fn code_fetched(&mut self, hash: B256, code: &Bytecode) {
+        let opening = self.access.opening();
+        let cached = self.codes.entry(hash).or_insert_with(|| CachedCode { code: code.clone(), accessed: 0 });
+        if std::mem::replace(&mut cached.accessed, opening) != opening {
+            self.access.codes.push(hash);
         }
     }
 
@@ -433,6 +445,7 @@ impl<R: StateReader> World<R> {
         self.diffs.push(if next.exists {
             StateDiff::Account { address, nonce: next.nonce, balance_wei: next.balance_wei, code_hash: next.code_hash }
         } else {
+            self.access.deleted_accounts.push(address);
             StateDiff::Deleted { address }
         });
         Ok(())
@@ -455,6 +468,9 @@ impl<R: StateReader> World<R> {
         let account = self.cached_account(address)?;
         if std::mem::replace(&mut account.dirty_block, block_number) != block_number {
             self.dirty_accounts.push(address);
+        }
+        if value.is_zero() {
+            self.access.deleted_slots.push((address, slot));
         }
         self.diffs.push(StateDiff::Slot { address, slot, value });
         Ok(())

@@ -2,6 +2,7 @@
 
 mod dev;
 mod genesis;
+mod import;
 mod journal;
 mod logging;
 mod run;
@@ -25,6 +26,7 @@ pub fn main() -> Result<()> {
         Some(("run", matches)) => run::run(matches),
         Some(("genesis", matches)) => genesis::run(matches),
         Some(("journal", matches)) => journal::run(matches),
+        Some(("import", matches)) => import::run(matches),
         Some(("verify", matches)) => verify::run(matches),
         Some(("config", matches)) => print_config(matches),
         _ => unreachable!("clap requires one of the commands above"),
@@ -49,6 +51,7 @@ fn command() -> Command {
         )
         .subcommand(genesis::command())
         .subcommand(journal::command())
+        .subcommand(import::command())
         .subcommand(verify::command())
         .subcommand(
             Command::new("config")

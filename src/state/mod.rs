@@ -12,6 +12,11 @@ pub mod genesis;
 pub mod list_root;
 pub mod memory;
 
+/// The nodes of the tries.
+pub mod trie {
+    pub use super::memory::node;
+}
+
 pub use list_root::ListRoot;
 
 use alloy_primitives::{Address, B256, Bytes, U256, b256};

@@ -17,6 +17,10 @@ pub struct Accesses {
     pub codes: Vec<(B256, Bytes)>,
     /// The oldest block whose hash `BLOCKHASH` gave.
     pub block_hash_lowest: Option<u64>,
+    /// Accounts that some transaction left deleted, whatever came later; an account may be named more than once.
+    pub deleted_accounts: Vec<Address>,
+    /// Slots that some transaction left zero after they were not, whatever came later; a slot may be named more than once.
+    pub deleted_slots: Vec<(Address, U256)>,
 }
 
 /// The record while the block is open.
@@ -31,6 +35,8 @@ pub(super) struct AccessLog {
     pub(super) slots: Vec<(Address, U256)>,
     pub(super) codes: Vec<B256>,
     pub(super) block_hash_lowest: Option<u64>,
+    pub(super) deleted_accounts: Vec<Address>,
+    pub(super) deleted_slots: Vec<(Address, U256)>,
 }
 
 /// A point in the record.
@@ -50,6 +56,8 @@ impl AccessLog {
         self.slots.clear();
         self.codes.clear();
         self.block_hash_lowest = None;
+        self.deleted_accounts.clear();
+        self.deleted_slots.clear();
     }
 
     #[inline]

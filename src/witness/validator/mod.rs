@@ -125,7 +125,7 @@ pub fn validate(
 }
 
 /// The list roots that the body alone decides.
-fn check_body(block: &StatelessBlock) -> Result<(), ValidationError> {
+pub(in crate::witness) fn check_body(block: &StatelessBlock) -> Result<(), ValidationError> {
     let mut transactions = ListRoot::new();
     block.transactions.iter().for_each(|tx| transactions.push(&tx.raw));
     same(HashField::TransactionsRoot, block.header.transactions_root, transactions.finish())?;
@@ -153,7 +153,7 @@ fn execute(
 }
 
 /// Everything of a header that is not computed.
-fn context_of(spec: &ChainSpec, block: &StatelessBlock) -> BlockContext {
+pub(in crate::witness) fn context_of(spec: &ChainSpec, block: &StatelessBlock) -> BlockContext {
     let header = &block.header;
     BlockContext {
         number: header.number,
@@ -193,7 +193,10 @@ fn execution_fault(
 }
 
 /// Compares what execution computes with the header, the state root excepted.
-fn check_outcome(block: &StatelessBlock, executed: &ExecutedBlock) -> Result<(), ValidationError> {
+pub(in crate::witness) fn check_outcome(
+    block: &StatelessBlock,
+    executed: &ExecutedBlock,
+) -> Result<(), ValidationError> {
     let header = &block.header;
     if header.gas_used != executed.gas_used {
         return Err(ValidationError::GasUsedDiffers { header: header.gas_used, computed: executed.gas_used });
