@@ -13,7 +13,6 @@ use revm::context::transaction::{
 };
 use revm::context::{BlockEnv, CfgEnv, Context, TxEnv};
 use revm::context_interface::block::BlobExcessGasAndPrice;
-use revm::handler::instructions::EthInstructions;
 use revm::handler::{EthPrecompiles, MainnetEvm};
 use revm::primitives::TxKind;
 use revm::primitives::hardfork::SpecId;
@@ -121,7 +120,7 @@ impl<R: StateReader> Executor<R> {
         let spec = spec_of(context.fork);
         if self.evm.ctx.cfg.spec != spec {
             self.evm.ctx.cfg = cfg_env(self.chain_id, context.fork);
-            self.evm.instruction = EthInstructions::new_mainnet_with_spec(spec);
+            self.evm.instruction = journal::instructions(spec);
             self.evm.precompiles = EthPrecompiles::new(spec);
         }
         self.evm.set_block(block_env(context));
@@ -255,7 +254,9 @@ pub fn block_env(context: &BlockContext) -> BlockEnv {
 fn build_evm<R: StateReader>(world: World<R>, chain_id: u64, fork: Fork) -> Evm<R> {
     let mut context = EvmContext::new(world, spec_of(fork));
     context.cfg = cfg_env(chain_id, fork);
-    context.build_mainnet()
+    let mut evm = context.build_mainnet();
+    evm.instruction = journal::instructions(spec_of(fork));
+    evm
 }
 
 fn cfg_env(chain_id: u64, fork: Fork) -> CfgEnv {

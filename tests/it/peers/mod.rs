@@ -30,6 +30,7 @@ mod life_cycle;
 mod never_lost;
 mod stateless;
 mod verify;
+mod witness;
 
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
