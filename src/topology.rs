@@ -18,7 +18,7 @@
 //! Cells: [`Shared::heads`] (builder → everyone), [`Shared::gate`] (journal → everyone), [`Shared::chain_processed`] (chain → the thread that
 //! syncs), [`Shared::journal`] (journal, chain sync and builder among themselves).
 
-mod startup;
+pub mod startup;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

@@ -145,7 +145,7 @@ impl OpenBlock {
     }
 
     /// The logs of a placed transaction, in order.
-    pub fn logs_of(&self, tx: &PlacedTx) -> impl Iterator<Item = &Log> {
+    pub fn logs_of(&self, tx: &PlacedTx) -> impl Iterator<Item = &Log> + Clone {
         self.logs.range(tx.logs.start as usize..(tx.logs.start + tx.logs.len) as usize)
     }
 

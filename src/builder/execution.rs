@@ -13,18 +13,24 @@ use revm::context::transaction::{
 };
 use revm::context::{BlockEnv, CfgEnv, Context, TxEnv};
 use revm::context_interface::block::BlobExcessGasAndPrice;
-use revm::handler::instructions::EthInstructions;
-use revm::handler::{EthPrecompiles, MainnetContext, MainnetEvm};
+use revm::handler::{EthPrecompiles, MainnetEvm};
 use revm::primitives::TxKind;
 use revm::primitives::hardfork::SpecId;
-use revm::{ExecuteCommitEvm, ExecuteEvm, MainBuilder, MainContext, SystemCallCommitEvm};
+use revm::{ExecuteCommitEvm, ExecuteEvm, MainBuilder, SystemCallCommitEvm};
+
+use journal::WitnessJournal;
 
 use crate::builder::block::BlockContext;
 use crate::builder::world::{World, WorldError};
 use crate::codec::transaction;
 use crate::primitives::{Address, B256, Bytes, Fork, TxFields, TxType, U256};
+use crate::state::{Snapshot, StateReader};
 
-type Evm = MainnetEvm<MainnetContext<World>>;
+mod journal;
+
+type EvmContext<R> = Context<BlockEnv, TxEnv, CfgEnv, World<R>, WitnessJournal<R>, ()>;
+
+type Evm<R> = MainnetEvm<EvmContext<R>>;
 
 /// A transaction as execution needs it.
 #[derive(Clone, Copy)]
@@ -62,26 +68,26 @@ pub enum ExecutionError {
 }
 
 /// Executes transactions of one block after the other over one world.
-pub struct Executor {
-    evm: Evm,
+pub struct Executor<R: StateReader = Snapshot> {
+    evm: Evm<R>,
     chain_id: u64,
     deposit_contract: Address,
 }
 
-impl Executor {
+impl<R: StateReader> Executor<R> {
     #[must_use]
-    pub fn new(world: World, chain_id: u64, deposit_contract: Address, fork: Fork) -> Self {
+    pub fn new(world: World<R>, chain_id: u64, deposit_contract: Address, fork: Fork) -> Self {
         Self { evm: build_evm(world, chain_id, fork), chain_id, deposit_contract }
     }
 
     /// The world again, fit for another thread: an executor belongs to the thread that made it.
     #[must_use]
-    pub fn into_world(self) -> World {
-        self.evm.ctx.journaled_state.database
+    pub fn into_world(self) -> World<R> {
+        self.evm.ctx.journaled_state.inner.database
     }
 
-    pub fn world(&mut self) -> &mut World {
-        &mut self.evm.ctx.journaled_state.database
+    pub fn world(&mut self) -> &mut World<R> {
+        &mut self.evm.ctx.journaled_state.inner.database
     }
 
     /// Sets the block's environment and makes the opening system calls (EIP-4788, EIP-2935). Their changes are handed to `on_diffs`.
@@ -91,7 +97,7 @@ impl Executor {
     pub fn begin_block(
         &mut self,
         context: &BlockContext,
-        mut on_diffs: impl FnMut(&mut World),
+        mut on_diffs: impl FnMut(&mut World<R>),
     ) -> Result<(), ExecutionError> {
         self.world().begin_block(context.number);
         self.set_environment(context);
@@ -114,7 +120,7 @@ impl Executor {
         let spec = spec_of(context.fork);
         if self.evm.ctx.cfg.spec != spec {
             self.evm.ctx.cfg = cfg_env(self.chain_id, context.fork);
-            self.evm.instruction = EthInstructions::new_mainnet_with_spec(spec);
+            self.evm.instruction = journal::instructions(spec);
             self.evm.precompiles = EthPrecompiles::new(spec);
         }
         self.evm.set_block(block_env(context));
@@ -125,7 +131,11 @@ impl Executor {
     /// # Errors
     /// `Invalid` when the transaction breaks a rule at this place; everything else is fatal.
     pub fn execute(&mut self, tx: &ExecutableTx<'_>) -> Result<Outcome, ExecutionError> {
-        self.evm.transact_commit(tx_env(tx)).map(outcome).map_err(execution_error)
+        let mark = self.world().access_mark();
+        self.evm.transact_commit(tx_env(tx)).map(outcome).map_err(|error| {
+            self.world().forget_accesses(mark);
+            execution_error(error)
+        })
     }
 
     /// Executes one transaction and commits it only if `accepts` what it pays to the block's coinbase; the outcome is `Err` of what it
@@ -140,10 +150,15 @@ impl Executor {
     ) -> Result<Result<Outcome, U256>, ExecutionError> {
         let coinbase = self.evm.ctx.block.beneficiary;
         let before_wei = self.world().account(coinbase)?.balance_wei;
-        let executed = self.evm.transact(tx_env(tx)).map_err(execution_error)?;
+        let mark = self.world().access_mark();
+        let executed = self.evm.transact(tx_env(tx)).map_err(|error| {
+            self.world().forget_accesses(mark);
+            execution_error(error)
+        })?;
         let after_wei = executed.state.get(&coinbase).map_or(before_wei, |account| account.info.balance);
         let paid_wei = after_wei.saturating_sub(before_wei);
         if !accepts(paid_wei) {
+            self.world().forget_accesses(mark);
             return Ok(Err(paid_wei));
         }
         self.evm.commit(executed.state);
@@ -158,7 +173,7 @@ impl Executor {
     pub fn end_block<'l>(
         &mut self,
         logs: impl Iterator<Item = &'l Log>,
-        mut on_diffs: impl FnMut(&mut World),
+        mut on_diffs: impl FnMut(&mut World<R>),
     ) -> Result<Vec<Bytes>, ExecutionError> {
         let mut requests = Vec::new();
         let mut deposits = Vec::new();
@@ -236,10 +251,12 @@ pub fn block_env(context: &BlockContext) -> BlockEnv {
     }
 }
 
-fn build_evm(world: World, chain_id: u64, fork: Fork) -> Evm {
-    let mut context = Context::mainnet().with_db(world);
+fn build_evm<R: StateReader>(world: World<R>, chain_id: u64, fork: Fork) -> Evm<R> {
+    let mut context = EvmContext::new(world, spec_of(fork));
     context.cfg = cfg_env(chain_id, fork);
-    context.build_mainnet()
+    let mut evm = context.build_mainnet();
+    evm.instruction = journal::instructions(spec_of(fork));
+    evm
 }
 
 fn cfg_env(chain_id: u64, fork: Fork) -> CfgEnv {

@@ -10,6 +10,8 @@ pub mod execution;
 
 pub mod filler;
 
+pub mod block_execution;
+
 pub mod sealing;
 
 pub mod clock;

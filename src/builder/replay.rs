@@ -11,6 +11,7 @@ use alloy_consensus::Header;
 use alloy_rlp::Decodable;
 
 use crate::builder::block::{BlockContext, BlockMemory, OpenBlock, SealedBlock};
+use crate::builder::block_execution::recover_authorities;
 use crate::builder::execution::{ExecutableTx, ExecutionError, Executor};
 use crate::builder::filler::{BlockFiller, Placement};
 use crate::builder::sealing::Sealer;
@@ -18,7 +19,6 @@ use crate::builder::world::World;
 use crate::chain::{ChainError, ChainReader};
 use crate::codec::transaction::{self, TxError};
 use crate::config::genesis::ChainSpec;
-use crate::crypto::recovery::{self, RecoverItem};
 use crate::limits;
 use crate::primitives::{Address, B256, Sequence};
 use crate::runtime::clock;
@@ -223,22 +223,6 @@ impl<'s, S: StateStore<Reader = Snapshot>> Replay<'s, S> {
     pub fn into_parts(self) -> (Vec<Arc<SealedBlock>>, World) {
         (self.recent, self.executor.into_world())
     }
-}
-
-/// Recovers the authorities of a type 4 transaction, in list order; empty for other types.
-#[must_use]
-pub fn recover_authorities(raw: &[u8], decoded: &transaction::Decoded) -> Vec<Option<Address>> {
-    transaction::authorizations(raw, &decoded.fields)
-        .map(|authorization| {
-            let item = RecoverItem {
-                digest: authorization.signing_hash(),
-                r: authorization.r,
-                s: authorization.s,
-                y_parity: authorization.y_parity,
-            };
-            recovery::recover(&item).ok()
-        })
-        .collect()
 }
 
 fn context_of(header: &Header, spec: &ChainSpec) -> BlockContext {

@@ -142,28 +142,43 @@ impl Sealer {
         }
         self.bloom |= bloom;
         self.scratch.clear();
-        encode_receipt(&mut self.scratch, tx, &bloom, block);
+        let facts =
+            ReceiptFacts { tx_type: tx.tx_type, success: tx.success, cumulative_gas_used: tx.cumulative_gas_used };
+        encode_receipt(&mut self.scratch, facts, &bloom, block.logs_of(tx));
         self.receipts.push(&self.scratch);
     }
 }
 
+/// What a receipt says beside its logs and their bloom.
+#[derive(Clone, Copy, Debug)]
+pub struct ReceiptFacts {
+    pub tx_type: u8,
+    pub success: bool,
+    pub cumulative_gas_used: u64,
+}
+
 /// The 2718 encoding of a receipt as the receipts trie holds it: `type ++ rlp([status, cumulativeGasUsed, bloom, logs])` (EIP-658, 2718).
-pub fn encode_receipt(out: &mut Vec<u8>, tx: &PlacedTx, bloom: &Bloom, block: &OpenBlock) {
-    let logs_payload: usize = block.logs_of(tx).map(Log::length).sum();
-    let payload = tx.success.length()
-        + tx.cumulative_gas_used.length()
+pub fn encode_receipt<'l>(
+    out: &mut Vec<u8>,
+    facts: ReceiptFacts,
+    bloom: &Bloom,
+    logs: impl Iterator<Item = &'l Log> + Clone,
+) {
+    let logs_payload: usize = logs.clone().map(Log::length).sum();
+    let payload = facts.success.length()
+        + facts.cumulative_gas_used.length()
         + bloom.length()
         + alloy_rlp::Header { list: true, payload_length: logs_payload }.length()
         + logs_payload;
-    if tx.tx_type != 0 {
-        out.push(tx.tx_type);
+    if facts.tx_type != 0 {
+        out.push(facts.tx_type);
     }
     alloy_rlp::Header { list: true, payload_length: payload }.encode(out);
-    tx.success.encode(out);
-    tx.cumulative_gas_used.encode(out);
+    facts.success.encode(out);
+    facts.cumulative_gas_used.encode(out);
     bloom.encode(out);
     alloy_rlp::Header { list: true, payload_length: logs_payload }.encode(out);
-    for log in block.logs_of(tx) {
+    for log in logs {
         log.encode(out);
     }
 }

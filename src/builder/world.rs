@@ -4,14 +4,20 @@
 //! state, so its cache cannot be stale); what the open block changed is remembered and leaves as [`StateChanges`] when it closes.
 //! revm reads through `Database` and writes through `DatabaseCommit`, once per transaction: a slot counts as changed when its value
 //! differs from ours, never by revm's own `is_changed`, whose base moves with every transaction.
+//! What execution asks for through `Database` is on record until the block ends ([`access`]); every other reader leaves no trace.
+
+pub mod access;
 
 use std::collections::{HashMap, HashSet};
 
+use alloy_eips::eip4895::Withdrawal;
 use foldhash::fast::RandomState;
 use revm::bytecode::Bytecode;
 use revm::database_interface::{DBErrorMarker, Database, DatabaseCommit};
 use revm::primitives::{AddressMap, KECCAK_EMPTY};
 use revm::state::{Account as EvmAccount, AccountInfo as EvmAccountInfo};
+
+use access::{AccessLog, AccessMark, Accesses};
 
 use crate::builder::block::StateDiff;
 use crate::limits;
@@ -25,6 +31,8 @@ pub enum WorldError {
     State(#[from] StateError),
     #[error("code {0} is named by an account and not in the state")]
     CodeMissing(B256),
+    #[error("the hash of block {0}, which BLOCKHASH reaches, was never made known")]
+    BlockHashUnknown(u64),
 }
 
 impl DBErrorMarker for WorldError {}
@@ -57,6 +65,8 @@ struct CachedAccount {
     now: WorldAccount,
     /// The block that last changed it; its first change in a block puts it on the dirty list.
     dirty_block: u64,
+    /// The opening of a block in which execution last asked for it: see [`AccessLog`].
+    accessed: u64,
     storage_cleared: bool,
 }
 
@@ -64,14 +74,27 @@ struct CachedSlot {
     now: U256,
     at_block_start: U256,
     dirty_block: u64,
+    /// As that of an account.
+    accessed: u64,
 }
 
-/// See the module's text.
-pub struct World {
-    snapshot: Snapshot,
+impl CachedSlot {
+    const EMPTY: Self = Self { now: U256::ZERO, at_block_start: U256::ZERO, dirty_block: 0, accessed: 0 };
+}
+
+struct CachedCode {
+    code: Bytecode,
+    /// As that of an account.
+    accessed: u64,
+}
+
+/// See the module's text. `R` is what it stands on: the state's newest version, an older one, or a witness.
+pub struct World<R = Snapshot> {
+    snapshot: R,
     accounts: HashMap<Address, CachedAccount, RandomState>,
     slots: HashMap<(Address, U256), CachedSlot, RandomState>,
-    codes: HashMap<B256, Bytecode, RandomState>,
+    codes: HashMap<B256, CachedCode, RandomState>,
+    access: AccessLog,
     block_number: u64,
     dirty_accounts: Vec<Address>,
     dirty_slots: Vec<(Address, U256)>,
@@ -83,16 +106,23 @@ pub struct World {
     block_hashes: Box<[B256; 256]>,
 }
 
-impl World {
+impl<R: StateReader> World<R> {
     #[must_use]
-    pub fn new(snapshot: Snapshot) -> Self {
+    pub fn new(snapshot: R) -> Self {
+        Self::with_room(snapshot, limits::WORLD_ACCOUNTS_START)
+    }
+
+    /// A world that lives for one block, with room for as many accounts as that one is expected to touch.
+    #[must_use]
+    pub fn with_room(snapshot: R, account_count: usize) -> Self {
         Self {
             snapshot,
-            accounts: HashMap::with_capacity_and_hasher(limits::WORLD_ACCOUNTS_START, RandomState::default()),
+            accounts: HashMap::with_capacity_and_hasher(account_count, RandomState::default()),
             slots: HashMap::with_hasher(RandomState::default()),
             codes: HashMap::with_hasher(RandomState::default()),
+            access: AccessLog::default(),
             block_number: 0,
-            dirty_accounts: Vec::with_capacity(limits::WORLD_ACCOUNTS_START),
+            dirty_accounts: Vec::with_capacity(account_count),
             dirty_slots: Vec::new(),
             new_codes: Vec::new(),
             new_code_hashes: HashSet::with_hasher(RandomState::default()),
@@ -104,6 +134,7 @@ impl World {
     /// Names the block that changes belong to from now on. Nothing of an earlier block may be left untaken.
     pub fn begin_block(&mut self, number: u64) {
         self.block_number = number;
+        self.access.begin();
         self.trim();
     }
 
@@ -123,7 +154,7 @@ impl World {
     }
 
     /// Takes the snapshot after the block whose changes were taken, and its hash for `BLOCKHASH`.
-    pub fn sealed(&mut self, snapshot: Snapshot, number: u64, hash: B256) {
+    pub fn sealed(&mut self, snapshot: R, number: u64, hash: B256) {
         self.snapshot = snapshot;
         // Nothing is dirty any more: what comes belongs to the next block.
         self.block_number = number + 1;
@@ -201,14 +232,19 @@ impl World {
         if hash == KECCAK_EMPTY || hash.is_zero() {
             return Ok(Bytecode::default());
         }
-        if let Some(code) = self.codes.get(&hash) {
-            return Ok(code.clone());
-        }
+        Ok(self.cached_code(hash)?.code.clone())
+    }
+
+    fn cached_code(&mut self, hash: B256) -> Result<&mut CachedCode, WorldError> {
+        use std::collections::hash_map::Entry;
+        let entry = match self.codes.entry(hash) {
+            Entry::Occupied(entry) => return Ok(entry.into_mut()),
+            Entry::Vacant(entry) => entry,
+        };
         let bytes = self.snapshot.code(&hash)?.ok_or(WorldError::CodeMissing(hash))?;
         // A genesis file may hold what EIP-3541 forbids to deploy; it runs as the bytes that it is.
         let code = Bytecode::new_raw_checked(bytes.clone()).unwrap_or_else(|_| Bytecode::new_legacy(bytes));
-        self.codes.insert(hash, code.clone());
-        Ok(code)
+        Ok(entry.insert(CachedCode { code, accessed: 0 }))
     }
 
     /// Whether the open block has changed the account or its storage.
@@ -219,7 +255,7 @@ impl World {
 
     /// The newest sealed state.
     #[must_use]
-    pub fn snapshot(&self) -> &Snapshot {
+    pub fn snapshot(&self) -> &R {
         &self.snapshot
     }
 
@@ -254,6 +290,68 @@ impl World {
         StateChanges { accounts, codes: std::mem::take(&mut self.new_codes) }
     }
 
+    /// Adds a withdrawal to its account (EIP-4895), and remembers the account as touched. [`World::diffs`] is what it changed.
+    ///
+    /// # Errors
+    /// When the state below cannot be read.
+    pub fn withdraw(&mut self, withdrawal: &Withdrawal) -> Result<(), WorldError> {
+        self.diffs.clear();
+        let address = withdrawal.address;
+        self.basic(address)?;
+        let account = self.account(address)?;
+        // Gwei of 64 bits on a balance: the sum of all ether has fewer than 100 bits.
+        let balance_wei = account.balance_wei.saturating_add(withdrawal.amount_wei());
+        let next = WorldAccount { balance_wei, exists: true, ..account };
+        let empty = next.nonce == 0 && next.balance_wei.is_zero() && !next.has_code();
+        self.set_account(address, if empty { WorldAccount::ABSENT } else { next }, false)
+    }
+
+    /// Where the record of accesses stands, for [`World::forget_accesses`].
+    #[must_use]
+    pub fn access_mark(&self) -> AccessMark {
+        self.access.mark()
+    }
+
+    /// Takes back what execution has asked for since `mark`: the transaction was not included.
+    pub fn forget_accesses(&mut self, mark: AccessMark) {
+        for address in self.access.accounts.drain(mark.accounts..) {
+            if let Some(cached) = self.accounts.get_mut(&address) {
+                cached.accessed = 0;
+            }
+        }
+        for key in self.access.slots.drain(mark.slots..) {
+            if let Some(cached) = self.slots.get_mut(&key) {
+                cached.accessed = 0;
+            }
+        }
+        for hash in self.access.codes.drain(mark.codes..) {
+            if let Some(cached) = self.codes.get_mut(&hash) {
+                cached.accessed = 0;
+            }
+        }
+        self.access.block_hash_lowest = mark.block_hash_lowest;
+    }
+
+    /// What execution has asked for since the block began; the record starts anew.
+    ///
+    /// # Errors
+    /// A code that was fetched and has left the cache and the state, which cannot be.
+    pub fn take_accesses(&mut self) -> Result<Accesses, WorldError> {
+        let codes = std::mem::take(&mut self.access.codes);
+        let codes = codes.into_iter().map(|hash| Ok((hash, self.code(hash)?.original_bytes())));
+        let codes = codes.collect::<Result<_, WorldError>>()?;
+        let accesses = Accesses {
+            accounts: std::mem::take(&mut self.access.accounts),
+            slots: std::mem::take(&mut self.access.slots),
+            codes,
+            block_hash_lowest: self.access.block_hash_lowest,
+            deleted_accounts: std::mem::take(&mut self.access.deleted_accounts),
+            deleted_slots: std::mem::take(&mut self.access.deleted_slots),
+        };
+        self.access.begin();
+        Ok(accesses)
+    }
+
     /// Forgets what the open block has changed, as if it had never been opened.
     pub fn discard_changes(&mut self) {
         for address in self.dirty_accounts.drain(..) {
@@ -273,7 +371,7 @@ impl World {
             Entry::Occupied(entry) => Ok(entry.into_mut()),
             Entry::Vacant(entry) => {
                 let now = sealed_account(&self.snapshot, &address)?;
-                Ok(entry.insert(CachedAccount { now, dirty_block: 0, storage_cleared: false }))
+                Ok(entry.insert(CachedAccount { now, dirty_block: 0, accessed: 0, storage_cleared: false }))
             }
         }
     }
@@ -285,8 +383,18 @@ impl World {
             Entry::Vacant(entry) => {
                 let cleared = self.accounts.get(&address).is_some_and(|cached| cached.storage_cleared);
                 let now = if cleared { U256::ZERO } else { self.snapshot.storage(&address, slot)? };
-                Ok(entry.insert(CachedSlot { now, at_block_start: now, dirty_block: 0 }))
+                Ok(entry.insert(CachedSlot { now, at_block_start: now, dirty_block: 0, accessed: 0 }))
             }
+        }
+    }
+
+    /// Says that execution fetched a code which it holds itself: it was made, or fetched before, in the same transaction.
+    #[inline]
+    pub fn code_fetched(&mut self, hash: B256, code: &Bytecode) {
+        let opening = self.access.opening();
+        let cached = self.codes.entry(hash).or_insert_with(|| CachedCode { code: code.clone(), accessed: 0 });
+        if std::mem::replace(&mut cached.accessed, opening) != opening {
+            self.access.codes.push(hash);
         }
     }
 
@@ -303,6 +411,7 @@ impl World {
             }
         };
         let selfdestructed = account.is_selfdestructed();
+        let is_created = account.is_created();
         if next.has_code() && self.account(address)?.code_hash != next.code_hash {
             let code = account.info.code.ok_or(WorldError::CodeMissing(next.code_hash))?;
             self.add_code(next.code_hash, code);
@@ -312,6 +421,10 @@ impl World {
             return Ok(());
         }
         for (slot, value) in account.storage {
+            if is_created {
+                // revm reads no slot of an account that the transaction creates: it had none.
+                self.slots.entry((address, slot)).or_insert(CachedSlot::EMPTY);
+            }
             self.set_slot(address, slot, value.present_value)?;
         }
         Ok(())
@@ -332,6 +445,7 @@ impl World {
         self.diffs.push(if next.exists {
             StateDiff::Account { address, nonce: next.nonce, balance_wei: next.balance_wei, code_hash: next.code_hash }
         } else {
+            self.access.deleted_accounts.push(address);
             StateDiff::Deleted { address }
         });
         Ok(())
@@ -355,6 +469,9 @@ impl World {
         if std::mem::replace(&mut account.dirty_block, block_number) != block_number {
             self.dirty_accounts.push(address);
         }
+        if value.is_zero() {
+            self.access.deleted_slots.push((address, slot));
+        }
         self.diffs.push(StateDiff::Slot { address, slot, value });
         Ok(())
     }
@@ -364,11 +481,11 @@ impl World {
             return;
         }
         self.new_codes.push((hash, code.original_bytes()));
-        self.codes.insert(hash, code);
+        self.codes.entry(hash).or_insert(CachedCode { code, accessed: 0 });
     }
 }
 
-fn sealed_account(snapshot: &Snapshot, address: &Address) -> Result<WorldAccount, WorldError> {
+fn sealed_account(snapshot: &impl StateReader, address: &Address) -> Result<WorldAccount, WorldError> {
     Ok(snapshot.account(address)?.map_or(WorldAccount::ABSENT, |account| WorldAccount {
         nonce: account.nonce,
         balance_wei: account.balance_wei,
@@ -377,11 +494,16 @@ fn sealed_account(snapshot: &Snapshot, address: &Address) -> Result<WorldAccount
     }))
 }
 
-impl Database for World {
+impl<R: StateReader> Database for World<R> {
     type Error = WorldError;
 
     fn basic(&mut self, address: Address) -> Result<Option<EvmAccountInfo>, WorldError> {
-        let account = self.account(address)?;
+        let opening = self.access.opening();
+        let cached = self.cached_account(address)?;
+        let account = cached.now;
+        if std::mem::replace(&mut cached.accessed, opening) != opening {
+            self.access.accounts.push(address);
+        }
         Ok(account.exists.then_some(EvmAccountInfo {
             balance: account.balance_wei,
             nonce: account.nonce,
@@ -393,26 +515,46 @@ impl Database for World {
     }
 
     fn code_by_hash(&mut self, code_hash: B256) -> Result<Bytecode, WorldError> {
-        self.code(code_hash)
+        if code_hash == KECCAK_EMPTY || code_hash.is_zero() {
+            return Ok(Bytecode::default());
+        }
+        let opening = self.access.opening();
+        let cached = self.cached_code(code_hash)?;
+        let code = cached.code.clone();
+        if std::mem::replace(&mut cached.accessed, opening) != opening {
+            self.access.codes.push(code_hash);
+        }
+        Ok(code)
     }
 
     fn storage(&mut self, address: Address, index: U256) -> Result<U256, WorldError> {
-        self.slot(address, index)
+        let opening = self.access.opening();
+        let cached = self.cached_slot(address, index)?;
+        let value = cached.now;
+        if std::mem::replace(&mut cached.accessed, opening) != opening {
+            self.access.slots.push((address, index));
+        }
+        Ok(value)
     }
 
     fn block_hash(&mut self, number: u64) -> Result<B256, WorldError> {
-        Ok(self.block_hashes[(number % 256) as usize])
+        self.access.block_hash(number);
+        match self.block_hashes[(number % 256) as usize] {
+            B256::ZERO => Err(WorldError::BlockHashUnknown(number)),
+            hash => Ok(hash),
+        }
     }
 }
 
-impl DatabaseCommit for World {
+impl<R: StateReader> DatabaseCommit for World<R> {
     fn commit(&mut self, changes: AddressMap<EvmAccount>) {
         self.diffs.clear();
         for (address, account) in changes {
             if !account.is_touched() {
                 continue;
             }
-            // Every account and slot in `changes` was read through us in this transaction, so it is cached and nothing is read here.
+            // Every account in `changes`, and every slot of one that was there, was read through us in this transaction, so it is cached and
+            // nothing is read here.
             self.commit_account(address, account).expect("accounts and slots of a transaction are cached by its reads");
         }
     }

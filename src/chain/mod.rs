@@ -13,6 +13,7 @@ mod block;
 mod checkpoint;
 mod driver;
 mod error;
+pub mod executed_record;
 mod filter;
 mod index;
 mod index_segment;

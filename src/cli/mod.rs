@@ -2,9 +2,11 @@
 
 mod dev;
 mod genesis;
+mod import;
 mod journal;
 mod logging;
 mod run;
+mod verify;
 
 use std::path::PathBuf;
 
@@ -24,6 +26,8 @@ pub fn main() -> Result<()> {
         Some(("run", matches)) => run::run(matches),
         Some(("genesis", matches)) => genesis::run(matches),
         Some(("journal", matches)) => journal::run(matches),
+        Some(("import", matches)) => import::run(matches),
+        Some(("verify", matches)) => verify::run(matches),
         Some(("config", matches)) => print_config(matches),
         _ => unreachable!("clap requires one of the commands above"),
     }
@@ -47,6 +51,8 @@ fn command() -> Command {
         )
         .subcommand(genesis::command())
         .subcommand(journal::command())
+        .subcommand(import::command())
+        .subcommand(verify::command())
         .subcommand(
             Command::new("config")
                 .about("Shows or checks the effective configuration")

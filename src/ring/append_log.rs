@@ -206,7 +206,7 @@ impl<T> AppendReader<T> {
     }
 
     /// The published values of `range`, cut at the published length.
-    pub fn range(&self, range: std::ops::Range<usize>) -> impl Iterator<Item = &T> {
+    pub fn range(&self, range: std::ops::Range<usize>) -> impl Iterator<Item = &T> + Clone {
         let end = range.end.min(self.len());
         (range.start.min(end)..end).map(|index| self.published(index))
     }

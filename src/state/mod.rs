@@ -12,6 +12,11 @@ pub mod genesis;
 pub mod list_root;
 pub mod memory;
 
+/// The nodes of the tries.
+pub mod trie {
+    pub use super::memory::node;
+}
+
 pub use list_root::ListRoot;
 
 use alloy_primitives::{Address, B256, Bytes, U256, b256};
@@ -80,6 +85,9 @@ pub enum StateError {
     /// The positions of new nodes do not fit their field.
     #[error("a commit writes more than {words_max} words of nodes at once")]
     CommitTooLarge { words_max: u64 },
+    /// The version is a part of a state, and this is not in it. Who made the reader knows what is missing.
+    #[error("the partial state lacks what was asked for")]
+    Partial,
 }
 
 /// One published version of the state. Reading takes no lock; a handle keeps its version alive.

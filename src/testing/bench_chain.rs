@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::builder::block::{Heads, OpenBlock, SealedBlock};
+use crate::builder::block_execution::recover_authorities;
 use crate::builder::core::{Core, CoreSettings, Effects, JournalRoom, NextTurn, Now, Payload, StartError};
 use crate::builder::execution::Executor;
 use crate::builder::replay::{self, from_journal::Resumed};
@@ -227,7 +228,7 @@ impl BenchChain {
         let decoded = transaction::decode(raw).expect("a strict encoding");
         let digest = transaction::signing_hash(raw, &decoded, &mut self.scratch);
         let sender = recovery::recover(&decoded.recover_item(digest)).expect("a signature");
-        let authorities = replay::recover_authorities(raw, &decoded);
+        let authorities = recover_authorities(raw, &decoded);
         let mut chunk = self.slab.alloc(raw.len()).expect("the slab is larger than any test");
         chunk.copy_from_slice(raw);
         let handle = chunk.freeze();

@@ -130,10 +130,7 @@ fn open_chain(config: &Config, spec: &ChainSpec, data_dir: &Path) -> Result<Open
     let chain_limits =
         ChainLimits { status_retention_ms: config.status_retention_ns / 1_000_000, ..ChainLimits::default() };
     let (mut writer, reader) = ChainWriter::open(&data_dir.join("chain"), chain_limits)?;
-    let threads = if config.hash_threads == 0 { (processor_count() / 2).max(1) } else { config.hash_threads };
-    let hash_pool =
-        rayon::ThreadPoolBuilder::new().num_threads(threads).thread_name(|index| format!("hash-{index}")).build()?;
-    let mut store = Store::new(Arc::new(hash_pool));
+    let mut store = Store::new(Arc::new(hash_pool(config.hash_threads)?));
     let genesis = replay::genesis_block(spec, &mut store).map_err(replay::ReplayError::from)?;
     let genesis_hash = genesis.hash;
     match reader.hash_by_number(0)? {
@@ -183,6 +180,15 @@ fn open_chain(config: &Config, spec: &ChainSpec, data_dir: &Path) -> Result<Open
         sequence,
         temporary_dir: None,
     })
+}
+
+/// The threads that the state's owner lends work to; 0 = half of the processors.
+///
+/// # Errors
+/// When the system refuses a thread.
+pub fn hash_pool(threads: usize) -> Result<rayon::ThreadPool, rayon::ThreadPoolBuildError> {
+    let threads = if threads == 0 { (processor_count() / 2).max(1) } else { threads };
+    rayon::ThreadPoolBuilder::new().num_threads(threads).thread_name(|index| format!("hash-{index}")).build()
 }
 
 /// A new journal with its first slot.

@@ -3,8 +3,22 @@
 //! Input → output: what execution touched and the state before it → a [`Witness`], and back: block and witness → roots.
 //! The reference is go-ethereum v1.17.5, byte for byte. Owner core: any; nothing here reads a file or keeps a clock.
 
-use alloy_primitives::Bytes;
+pub mod collect;
+
+pub mod decode;
+
+mod rlp;
+
+pub mod validator;
+
+pub mod import;
+
 use alloy_rlp::{Encodable, Header};
+
+use crate::builder::world::access::Accesses;
+use crate::primitives::Bytes;
+use crate::state::{Snapshot, StateChanges, StateError};
+use collect::collect;
 
 /// The witness of a block, or of a run of blocks, in go-ethereum's `stateless.Witness` form (`ExtWitness`).
 ///
@@ -20,7 +34,39 @@ pub struct Witness {
     pub state: Vec<Bytes>,
 }
 
+/// Why a witness cannot be collected. Fatal: what it needs was there when the block was executed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CollectError {
+    #[error(transparent)]
+    State(#[from] StateError),
+    #[error("block {number} needs the header of block {missing}, which is not here")]
+    HeaderMissing { number: u64, missing: u64 },
+}
+
 impl Witness {
+    /// The canonical witness of block `number`: what go-ethereum v1.17.5 gives for it, byte for byte.
+    ///
+    /// `parent` is the state before the block, `accesses` and `changes` what its execution left, `header` the RLP of the header of a
+    /// block before it on the same chain.
+    ///
+    /// # Errors
+    /// When the state or a header cannot be read.
+    pub fn of_block(
+        number: u64,
+        parent: &Snapshot,
+        accesses: &Accesses,
+        changes: &StateChanges,
+        header: impl FnMut(u64) -> Option<Bytes>,
+    ) -> Result<Self, CollectError> {
+        // The parent's header holds the root that everything else is checked against.
+        let lowest = accesses.block_hash_lowest.unwrap_or(u64::MAX).min(number.saturating_sub(1));
+        Ok(Self {
+            headers: headers(number, lowest, header)?,
+            codes: sorted_codes(accesses),
+            state: collect(parent, accesses, changes)?.nodes,
+        })
+    }
+
     /// RLP: `[headers: [header], codes: [string], state: [string], keys: []]`; headers are lists already.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
@@ -43,4 +89,17 @@ impl Witness {
         }
         out
     }
+}
+
+/// The headers of blocks `lowest` to `number - 1`, ascending.
+fn headers(number: u64, lowest: u64, mut header: impl FnMut(u64) -> Option<Bytes>) -> Result<Vec<Bytes>, CollectError> {
+    (lowest..number).map(|missing| header(missing).ok_or(CollectError::HeaderMissing { number, missing })).collect()
+}
+
+/// The codes that execution fetched, in the order of their bytes.
+fn sorted_codes(accesses: &Accesses) -> Vec<Bytes> {
+    let mut codes: Vec<Bytes> = accesses.codes.iter().map(|(_, code)| code.clone()).collect();
+    codes.sort_unstable();
+    codes.dedup();
+    codes
 }

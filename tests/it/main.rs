@@ -6,4 +6,5 @@ mod http_fuzz;
 mod ingress;
 mod peers;
 mod sim;
+mod stateless;
 mod tidy;

@@ -11,7 +11,7 @@
 
 mod codes;
 mod commit;
-mod node;
+pub mod node;
 mod prefetch;
 mod proof;
 mod reclaim;
@@ -170,6 +170,20 @@ impl Reader {
             Some(Node::Slot(leaf)) => leaf.value,
             _ => U256::ZERO,
         })
+    }
+
+    /// The root as a parent would name it; `node` 0 when there are no accounts.
+    #[must_use]
+    pub fn root_link(&self) -> Link {
+        self.version.root_link()
+    }
+
+    /// The node at a position that a node of this version names.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn node(&self, position: Position) -> Result<Node<'_>, StateError> {
+        self.version.segments.node(position)
     }
 
     /// Bytes of nodes that this version keeps in memory.

@@ -60,6 +60,11 @@ impl Geth {
         Self { rpc, engine, process, _folder: folder }
     }
 
+    /// Any method of the engine API.
+    pub fn engine_call(&self, method: &str, params: Value) -> Result<Value, RpcError> {
+        self.engine.try_call(method, params)
+    }
+
     /// `engine_newPayloadV4`: the payload's status object.
     pub fn new_payload(&self, payload: &Payload) -> Value {
         let params = json!([payload.json, [], payload.parent_beacon_block_root, payload.requests]);

@@ -28,6 +28,9 @@ mod geth_accepts_blocks;
 mod journal;
 mod life_cycle;
 mod never_lost;
+mod stateless;
+mod verify;
+mod witness;
 
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -1,0 +1,296 @@
+//! From what execution touched to the trie nodes that a verifier needs.
+//!
+//! Input → output: the state before, accessed and changed keys → RLP of nodes, sorted by bytes, nothing twice. Owner core: any.
+//! One walk over the tries of the state before, with all keys at once and in their order. It goes where go-ethereum v1.17.5 resolves a
+//! node by its hash (`trie/trie.go`):
+//!
+//! * every node on the way to a touched key, down to where an absent one leaves the trie; the account trie's root always;
+//! * where deletions leave a branch with one child that nobody touched, that child: it may have to merge with what is above it.
+//!
+//! go-ethereum inserts before it deletes, so the second rule needs only what is left of each branch at the end, and no order.
+//! Nodes shorter than 32 bytes lie in their parents and are no entries.
+//!
+//! Beside them the walk finds the *reserve*: nodes that a verifier needs when it takes the block in parts, because a deletion in the
+//! middle of the block, undone later, may leave a branch with one child for a while.
+//! Deliberately absent: which keys a block touches (`builder::world::access`), reading for execution.
+
+use std::cmp::Ordering;
+
+use crate::builder::world::access::Accesses;
+use crate::crypto::keccak::keccak256_each;
+use crate::primitives::{Address, B256, Bytes, U256};
+use crate::state::trie::node::{Branch, Extension, Key, Link, Node, Slot, key_words, nibble, shared_nibbles};
+use crate::state::{Snapshot, StateChanges, StateError};
+
+/// What collecting gives.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Collected {
+    /// The canonical nodes of the block, sorted by their bytes, nothing twice.
+    pub nodes: Vec<Bytes>,
+    /// Nodes that only a part of the block can need, sorted by their bytes, nothing twice, none of them in `nodes`.
+    pub reserve: Vec<Bytes>,
+}
+
+/// What becomes of a key by the end of the block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum After {
+    /// What it was.
+    Same,
+    Present,
+    Absent,
+}
+
+/// A touched key of a trie.
+#[derive(Clone, Copy, Debug)]
+struct Touch {
+    key: Key,
+    after: After,
+    /// Some transaction leaves it deleted.
+    may_vanish: bool,
+}
+
+/// A touched slot, and whose it is.
+#[derive(Clone, Copy, Debug)]
+struct SlotTouch {
+    account: Key,
+    touch: Touch,
+}
+
+/// What is left of a part of a trie.
+#[derive(Clone, Copy, Debug)]
+struct Left {
+    /// Nothing, at the end of the block.
+    nothing: bool,
+    /// Nothing, perhaps, for a while.
+    perhaps_nothing: bool,
+}
+
+/// Collects the nodes of the state before a block, or before a part of one, that execution and the root after it need.
+///
+/// `accesses` and `changes` are those of the same execution on top of `parent`; a changed key counts as accessed.
+///
+/// # Errors
+/// When the state cannot be read.
+pub fn collect(parent: &Snapshot, accesses: &Accesses, changes: &StateChanges) -> Result<Collected, StateError> {
+    let accounts = account_touches(accesses, changes);
+    let slots = slot_touches(accesses, changes);
+    let mut walk = Walk { parent, slots: &slots, nodes: Arena::default(), reserve: Arena::default() };
+    let root = parent.root_link();
+    if root.node != 0 {
+        walk.link(root, 0, &accounts)?;
+    }
+    let nodes = walk.nodes.sorted();
+    let mut reserve = walk.reserve.sorted();
+    reserve.retain(|node| nodes.binary_search(node).is_err());
+    Ok(Collected { nodes, reserve })
+}
+
+fn account_touches(accesses: &Accesses, changes: &StateChanges) -> Vec<Touch> {
+    let accessed = accesses.accounts.iter().map(|address| (address, After::Same, false));
+    let deleted = accesses.deleted_accounts.iter().map(|address| (address, After::Same, true));
+    let changed = changes.accounts.iter().map(|change| match change.account {
+        Some(_) => (&change.address, After::Present, false),
+        None => (&change.address, After::Absent, true),
+    });
+    let (addresses, facts): (Vec<&Address>, Vec<(After, bool)>) =
+        accessed.chain(deleted).chain(changed).map(|(address, after, vanish)| (address, (after, vanish))).unzip();
+    let keys = hash_all(addresses.len(), |index| addresses[index].as_slice());
+    let mut touches: Vec<Touch> =
+        keys.into_iter().zip(facts).map(|(key, (after, may_vanish))| Touch { key, after, may_vanish }).collect();
+    touches.sort_unstable_by_key(|touch| touch.key);
+    touches.dedup_by(|next, kept| kept.key == next.key && kept.join(next));
+    touches
+}
+
+/// In the order of accounts, then of slots. An account that is deleted, or deleted and made again, does not write its old storage trie.
+fn slot_touches(accesses: &Accesses, changes: &StateChanges) -> Vec<SlotTouch> {
+    let accessed = accesses.slots.iter().map(|(address, slot)| (*address, *slot, After::Same, false));
+    let deleted = accesses.deleted_slots.iter().map(|(address, slot)| (*address, *slot, After::Same, true));
+    let writing = changes.accounts.iter().filter(|change| change.account.is_some() && !change.storage_cleared);
+    let changed = writing.flat_map(|change| {
+        change.storage.iter().map(|(slot, value)| match value.is_zero() {
+            true => (change.address, *slot, After::Absent, true),
+            false => (change.address, *slot, After::Present, false),
+        })
+    });
+    let mut slots: Vec<(Address, U256, After, bool)> = accessed.chain(deleted).chain(changed).collect();
+    slots.sort_unstable_by_key(|(address, ..)| *address);
+    let mut owners: Vec<Address> = slots.iter().map(|(address, ..)| *address).collect();
+    owners.dedup();
+    let owner_keys = hash_all(owners.len(), |index| owners[index].as_slice());
+    let names: Vec<[u8; 32]> = slots.iter().map(|(_, slot, ..)| slot.to_be_bytes()).collect();
+    let keys = hash_all(names.len(), |index| &names[index]);
+    let mut owner = 0;
+    let mut touches: Vec<SlotTouch> = Vec::with_capacity(slots.len());
+    for ((address, _, after, may_vanish), key) in slots.into_iter().zip(keys) {
+        if owners[owner] != address {
+            owner += 1;
+        }
+        touches.push(SlotTouch { account: owner_keys[owner], touch: Touch { key, after, may_vanish } });
+    }
+    touches.sort_unstable_by_key(|slot| (slot.account, slot.touch.key));
+    touches.dedup_by(|next, kept| {
+        kept.account == next.account && kept.touch.key == next.touch.key && kept.touch.join(&next.touch)
+    });
+    touches
+}
+
+fn hash_all<'a>(count: usize, message: impl FnMut(usize) -> &'a [u8]) -> Vec<Key> {
+    let mut keys = vec![Key::default(); count];
+    keccak256_each(count, message, |index, hash: B256| keys[index] = key_words(&hash));
+    keys
+}
+
+impl Touch {
+    /// Takes up what else is known of the same key.
+    fn join(&mut self, other: &Self) -> bool {
+        if other.after != After::Same {
+            self.after = other.after;
+        }
+        self.may_vanish |= other.may_vanish;
+        true
+    }
+}
+
+struct Walk<'s> {
+    parent: &'s Snapshot,
+    slots: &'s [SlotTouch],
+    nodes: Arena,
+    reserve: Arena,
+}
+
+impl<'s> Walk<'s> {
+    /// Walks from a node that `touches` lead to, none of them another way.
+    fn link(&mut self, link: Link, depth: usize, touches: &[Touch]) -> Result<Left, StateError> {
+        let node = self.parent.node(link.node)?;
+        if !link.slot.embedded {
+            self.nodes.push(&node, depth);
+        }
+        match node {
+            Node::Branch(branch) => self.branch(&branch, depth, touches),
+            Node::Extension(extension) => self.extension(&extension, touches),
+            Node::Account(leaf) => {
+                self.storage(
+                    &leaf.key,
+                    Link { node: leaf.storage, slot: Slot::hash(leaf.account.storage_root) },
+                    touches,
+                )?;
+                Ok(leaf_left(&leaf.key, touches))
+            }
+            Node::Slot(leaf) => Ok(leaf_left(&leaf.key, touches)),
+        }
+    }
+
+    fn branch(&mut self, branch: &Branch<'s>, depth: usize, touches: &[Touch]) -> Result<Left, StateError> {
+        let mut rest = touches;
+        // Children that nobody touched, and one of them; children at the end of the block.
+        let (mut untouched, mut sibling, mut left) = (0, 0, 0);
+        let (mut vanished, mut may_vanish, mut touched_may_vanish) = (false, false, true);
+        for child in 0..16 {
+            let (here, after) = rest.split_at(rest.partition_point(|touch| nibble(&touch.key, depth) <= child));
+            rest = after;
+            let link = branch.child(child);
+            if link.node == 0 {
+                left += usize::from(here.iter().any(|touch| touch.after == After::Present));
+                // What comes and goes where nothing was makes nobody lonely that was not before.
+                continue;
+            }
+            if here.is_empty() {
+                (untouched, sibling, left) = (untouched + 1, child, left + 1);
+                continue;
+            }
+            let below = self.link(link, depth + 1, here)?;
+            left += usize::from(!below.nothing);
+            vanished |= below.nothing;
+            may_vanish |= below.perhaps_nothing;
+            touched_may_vanish &= below.perhaps_nothing;
+        }
+        let sibling = branch.child(sibling);
+        if untouched == 1 && !sibling.slot.embedded {
+            if vanished && left == 1 {
+                self.nodes.push(&self.parent.node(sibling.node)?, depth + 1);
+            } else if may_vanish && touched_may_vanish {
+                self.reserve.push(&self.parent.node(sibling.node)?, depth + 1);
+            }
+        }
+        Ok(Left { nothing: left == 0, perhaps_nothing: untouched == 0 && touched_may_vanish })
+    }
+
+    fn extension(&mut self, extension: &Extension, touches: &[Touch]) -> Result<Left, StateError> {
+        let prefix = |key: &Key| compare_prefix(key, &extension.path, extension.end);
+        let start = touches.partition_point(|touch| prefix(&touch.key) == Ordering::Less);
+        let end = touches.partition_point(|touch| prefix(&touch.key) != Ordering::Greater);
+        let mut outside = touches[..start].iter().chain(&touches[end..]);
+        let (inside, grown) = (&touches[start..end], outside.clone().any(|touch| touch.after == After::Present));
+        if inside.is_empty() {
+            // A key that came and went has put a branch before the child, which is to be merged with what is left when it goes.
+            if outside.any(|touch| touch.may_vanish) && !extension.child.slot.embedded {
+                self.reserve.push(&self.parent.node(extension.child.node)?, extension.end);
+            }
+            return Ok(Left { nothing: false, perhaps_nothing: false });
+        }
+        let below = self.link(extension.child, extension.end, inside)?;
+        Ok(Left { nothing: below.nothing && !grown, perhaps_nothing: below.perhaps_nothing })
+    }
+
+    /// Walks the storage of the account whose leaf is reached, if its slots were touched.
+    fn storage(&mut self, account: &Key, root: Link, touches: &[Touch]) -> Result<(), StateError> {
+        if root.node == 0 || touches.binary_search_by_key(account, |touch| touch.key).is_err() {
+            return Ok(());
+        }
+        let start = self.slots.partition_point(|slot| slot.account < *account);
+        let own = self.slots[start..].iter().take_while(|slot| slot.account == *account);
+        let touches: Vec<Touch> = own.map(|slot| slot.touch).collect();
+        if !touches.is_empty() {
+            self.link(root, 0, &touches)?;
+        }
+        Ok(())
+    }
+}
+
+/// What is left where a leaf was. Touches of other keys that lead here are absent before the block.
+fn leaf_left(leaf: &Key, touches: &[Touch]) -> Left {
+    let own = touches.iter().find(|touch| touch.key == *leaf);
+    let gone = own.is_some_and(|touch| touch.after == After::Absent);
+    let grown = touches.iter().any(|touch| touch.key != *leaf && touch.after == After::Present);
+    Left { nothing: gone && !grown, perhaps_nothing: own.is_some_and(|touch| touch.may_vanish) }
+}
+
+/// How the first `count` nibbles of two keys compare.
+fn compare_prefix(a: &Key, b: &Key, count: usize) -> Ordering {
+    if shared_nibbles(a, b) >= count { Ordering::Equal } else { a.cmp(b) }
+}
+
+/// Encoded nodes, one behind the other.
+#[derive(Default)]
+struct Arena {
+    bytes: Vec<u8>,
+    ends: Vec<usize>,
+}
+
+impl Arena {
+    fn push(&mut self, node: &Node<'_>, depth: usize) {
+        node.encode(depth, &mut self.bytes);
+        self.ends.push(self.bytes.len());
+    }
+
+    /// The nodes in the order of their bytes, each once; they share one allocation.
+    fn sorted(self) -> Vec<Bytes> {
+        let bytes = Bytes::from(self.bytes);
+        let starts = std::iter::once(0).chain(self.ends.iter().copied());
+        // A header of up to three bytes and a prefix are followed by a hash or the rest of one: next to nothing shares 16 bytes.
+        let mut spans: Vec<(u128, usize, usize)> =
+            starts.zip(&self.ends).map(|(start, &end)| (first_bytes(&bytes[start..end]), start, end)).collect();
+        spans.sort_unstable_by(|a, b| a.0.cmp(&b.0).then_with(|| bytes[a.1..a.2].cmp(&bytes[b.1..b.2])));
+        spans.dedup_by(|a, b| a.0 == b.0 && bytes[a.1..a.2] == bytes[b.1..b.2]);
+        spans.into_iter().map(|(_, start, end)| bytes.slice(start..end)).collect()
+    }
+}
+
+/// The first bytes as a number that compares like them; a shorter string compares as if zeros followed, and ties are for the caller.
+fn first_bytes(bytes: &[u8]) -> u128 {
+    let mut first = [0; 16];
+    let count = bytes.len().min(16);
+    first[..count].copy_from_slice(&bytes[..count]);
+    u128::from_be_bytes(first)
+}
