@@ -11,6 +11,7 @@ pub mod driver;
 pub mod genesis;
 pub mod list_root;
 pub mod memory;
+pub mod trie;
 
 pub use list_root::ListRoot;
 

@@ -10,10 +10,10 @@ use proptest::prelude::*;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
-use super::node::{Link, Slot, key_words};
 use super::segment::Segments;
-use super::writer::{Change, Value, Writer, root_hash};
 use super::*;
+use crate::state::trie::node::{self, Link, Slot, key_words};
+use crate::state::trie::writer::{Change, Value, Writer, root_hash};
 use crate::state::{AccountChange, AccountInfo, CODE_HASH_EMPTY};
 
 /// The naive state: plain maps, roots computed from nothing.
@@ -116,7 +116,7 @@ fn check_account(reader: &Reader, model: &Model, address: &Address, slots: &[U25
 /// One step of a pass on the newest version, whether worth it or not.
 fn step(store: &mut MemoryStore, fuel_words: usize) -> Reader {
     let newest = store.retained.pop_back().unwrap();
-    let version = reclaim::step(&newest.version, &mut store.segment_next, fuel_words).unwrap();
+    let version = store.step(&newest.version, fuel_words).unwrap();
     let moved = Reader { version: Arc::new(version) };
     store.retained.push_back(moved.clone());
     moved
@@ -142,7 +142,7 @@ fn walk(segments: &Segments, position: Position) -> (usize, usize) {
         Node::Branch(branch) => branch.children.iter().fold((0, words), add),
         Node::Extension(extension) => add((0, words), &extension.child.node),
         Node::Account(leaf) => add((1, words), &leaf.storage),
-        Node::Slot(_) => (0, words),
+        Node::Slot(_) | Node::Code(_) => (0, words),
     }
 }
 
