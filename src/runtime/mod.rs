@@ -6,6 +6,8 @@ pub mod affinity;
 
 pub mod slab;
 
+pub mod address_range;
+
 pub mod file;
 
 pub mod socket;

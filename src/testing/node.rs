@@ -23,7 +23,6 @@ use crate::journal::storage::{BLOCK_BYTES, Storage, StorageError, SyncPoint};
 use crate::mempool::Conditions;
 use crate::messages::{BuilderAnswer, BuilderRead, BuilderReply, ChainMessage, SubmitWait};
 use crate::primitives::{Address, B256, Sequence};
-use crate::state::Store;
 use crate::testing::bench_chain::{BenchChain, Standing};
 use crate::testing::disk::SimDisk;
 use crate::testing::rng::SimRng;
@@ -224,7 +223,7 @@ impl Machine {
             crate::journal::scan::ScanError::Storage(error) => StartFault::Storage(error),
             other => StartFault::Refused(other.to_string()),
         })?;
-        let mut store = Store::new(Arc::clone(&self.pool));
+        let mut store = crate::testing::state_disk::store(Arc::clone(&self.pool));
         let genesis = genesis_block(&self.spec, &mut store).map_err(StartFault::refused)?;
         if self.chain.blocks.is_empty() {
             self.chain.append(&genesis);

@@ -13,7 +13,7 @@ mod codes;
 pub mod segment;
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use alloy_primitives::{Address, B256, Bytes, U256};
 use rayon::ThreadPool;
 
 use crate::crypto::keccak::keccak256;
-use crate::state::{Account, AccountProof, ROOT_EMPTY, StateChanges, StateError, StateReader, StateStore};
+use crate::state::{Account, AccountProof, ROOT_EMPTY, StateChanges, StateError, StateReader, StateStore, STATE_ROOTS_RETAINED};
 
 use crate::state::trie::node::{Link, Node, Position, Slot, key_words};
 use crate::state::trie::reclaim::{self, Cursor, Roots};
@@ -31,9 +31,6 @@ use crate::state::trie::{self, Space, account_leaf, find, position};
 
 use codes::Codes;
 use segment::{Growing, Segments};
-
-/// Versions that can be asked for by root: what a reorganisation of two epochs (64 blocks) needs, twice.
-pub const STATE_ROOTS_RETAINED: usize = 128;
 
 /// A pass also begins when there are more segments: every commit copies the table.
 const SEGMENTS_MAX: usize = 1024;

@@ -389,6 +389,48 @@ pub fn set_child(words: &mut [u64], ordinal: usize, child: Position) {
     words[place] = child;
 }
 
+/// How many words the node takes that `words` starts with; `None` when it is of no known kind.
+#[inline]
+#[must_use]
+pub fn node_words(words: &[u64]) -> Option<usize> {
+    let header = *words.first()?;
+    Some(match header & KIND_MASK {
+        KIND_BRANCH => 1 + 5 * ((header >> 16) as u16).count_ones() as usize,
+        KIND_EXTENSION => EXTENSION_WORDS,
+        KIND_ACCOUNT => {
+            let code = if header & FLAG_CODE != 0 { 4 } else { 0 };
+            let storage = if header & FLAG_STORAGE != 0 { 5 } else { 0 };
+            ACCOUNT_WORDS_MIN + code + storage
+        }
+        KIND_SLOT => SLOT_WORDS,
+        KIND_CODE => CODE_WORDS_MIN + ((header >> 8) as usize & CODE_BYTES_MAX).div_ceil(8),
+        _ => return None,
+    })
+}
+
+/// Where the child positions lie in the node that `words` starts with; empty for what has none, or is of no known kind.
+#[inline]
+#[must_use]
+pub fn child_words(words: &[u64]) -> std::ops::Range<usize> {
+    let header = words.first().copied().unwrap_or_default();
+    match header & KIND_MASK {
+        KIND_BRANCH => 1..1 + ((header >> 16) as u16).count_ones() as usize,
+        KIND_EXTENSION => 5..6,
+        KIND_ACCOUNT if header & FLAG_STORAGE != 0 => {
+            let place = ACCOUNT_WORDS_MIN + if header & FLAG_CODE != 0 { 4 } else { 0 };
+            place..place + 1
+        }
+        _ => 0..0,
+    }
+}
+
+/// Whether `words` starts with a branch.
+#[inline]
+#[must_use]
+pub fn is_branch(header: u64) -> bool {
+    header & KIND_MASK == KIND_BRANCH
+}
+
 pub fn child_ordinal(mask: u16, nibble: usize) -> usize {
     (mask & ((1 << nibble) - 1)).count_ones() as usize
 }
