@@ -15,6 +15,9 @@
 //! | `ingress_query` | shards → query pool | `QUERY_QUEUE_SLOTS` | `QueryJob` | `Reject`: −32005 to the client |
 //! | `query_ingress` × shards | query pool → shard | `QUERIES_PER_SHARD_MAX` | `QueryReply` | cannot be: the shard counts what is in flight |
 //!
+//! State files: the state thread publishes what the next root slot says in a newest-value cell (`StateCells::mark`), `state-sync` makes it durable and
+//! says how far; `state-care` prepares segments and looks for damage.
+//!
 //! Cells: [`Shared::heads`] (builder → everyone), [`Shared::gate`] (journal → everyone), [`Shared::chain_processed`] (chain → the thread that
 //! syncs), [`Shared::journal`] (journal, chain sync and builder among themselves).
 
@@ -59,7 +62,7 @@ use crate::runtime::clock;
 use crate::runtime::slab::{Slab, SlabReader};
 use crate::state::StateError;
 use crate::state::driver as state_driver;
-use crate::state::driver::{StateSeat, SyncSeat};
+use crate::state::driver::{CareSeat, StateSeat, SyncSeat};
 use crate::state::files::FileStore;
 use crate::state::files::file_disk::DirectoryError;
 use startup::{Opened, TemporaryDir};
@@ -164,6 +167,8 @@ pub enum LaunchError {
     Slab { shard: u16, bytes: usize, source: std::io::Error },
     #[error("cannot listen on {address}: {what}")]
     Listen { address: SocketAddr, what: String },
+    #[error("the handler for failed reads of mapped files could not be installed: {0}")]
+    FaultHandler(std::io::Error),
     #[error("a temporary data directory could not be made: {0}")]
     TemporaryDir(std::io::Error),
     #[error(
@@ -265,11 +270,13 @@ fn spawn_state_files(
         state_driver::run_syncer(seat, || sync_shared.is_closed()).map_err(|error| error.to_string())
     })?);
     let (disk, segment_bytes) = store.preparer();
-    let (bell, prepare_shared) = (Doorbell::for_thread(), Arc::clone(shared));
-    workers.push(spawn("state-segments", cores.background(), move || {
-        state_driver::run_preparer(disk, segment_bytes, &bell, || prepare_shared.is_closed())
-            .map_err(|error| error.to_string())
+    let seat = CareSeat { disk, segment_bytes, cells: store.cells(), doorbell: Doorbell::for_thread() };
+    let care_shared = Arc::clone(shared);
+    workers.push(spawn("state-care", cores.background(), move || {
+        state_driver::run_care(seat, || care_shared.is_closed()).map_err(|error| error.to_string())
     })?);
+    let (address, bytes, file_bytes) = store.mapped();
+    crate::runtime::bus_fault::watch_segments(address, bytes, file_bytes).map_err(LaunchError::FaultHandler)?;
     Ok(sync_bell)
 }
 

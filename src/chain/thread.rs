@@ -136,7 +136,8 @@ mod tests {
         let (writer, reader) = ChainWriter::open(dir.path(), ChainLimits::default()).unwrap();
         let syncer = writer.syncer();
         let pool = Arc::new(rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap());
-        let mut genesis = genesis_block(&dev_genesis(Fork::Osaka, 1).unwrap(), &mut crate::testing::state_disk::store(pool)).unwrap();
+        let mut genesis =
+            genesis_block(&dev_genesis(Fork::Osaka, 1).unwrap(), &mut crate::testing::state_disk::store(pool)).unwrap();
         genesis.sequence = Sequence(3);
         let genesis = Arc::new(genesis);
         let (bell, builder_bell) = (Arc::new(Doorbell::for_thread()), Arc::new(Doorbell::for_thread()));

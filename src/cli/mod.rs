@@ -5,6 +5,7 @@ mod genesis;
 mod journal;
 mod logging;
 mod run;
+mod state;
 
 use std::path::PathBuf;
 
@@ -24,6 +25,7 @@ pub fn main() -> Result<()> {
         Some(("run", matches)) => run::run(matches),
         Some(("genesis", matches)) => genesis::run(matches),
         Some(("journal", matches)) => journal::run(matches),
+        Some(("state", matches)) => state::run(matches),
         Some(("config", matches)) => print_config(matches),
         _ => unreachable!("clap requires one of the commands above"),
     }
@@ -47,6 +49,7 @@ fn command() -> Command {
         )
         .subcommand(genesis::command())
         .subcommand(journal::command())
+        .subcommand(state::command())
         .subcommand(
             Command::new("config")
                 .about("Shows or checks the effective configuration")

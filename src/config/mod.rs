@@ -421,9 +421,7 @@ impl StateConfig {
         Ok(Self {
             dir: raw.optional("state.dir", "a directory", |value| Some(PathBuf::from(value)))?,
             segment_bytes: raw.value("state.segment-bytes", "16 MiB to 4 GiB, a power of two", |value| {
-                value.parse().ok().filter(|bytes: &u64| {
-                    (16 << 20..=4 << 30).contains(bytes) && bytes.is_power_of_two()
-                })
+                value.parse().ok().filter(|bytes: &u64| (16 << 20..=4 << 30).contains(bytes) && bytes.is_power_of_two())
             })?,
         })
     }

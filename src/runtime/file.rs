@@ -36,7 +36,8 @@ pub fn write(file: &File, offset: u64, bytes: &[u8], flags: i32) -> io::Result<u
 /// The kernel's.
 pub fn write_words(file: &File, offset: u64, parts: &[&[u64]]) -> io::Result<u64> {
     let offset = libc::off_t::try_from(offset).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
-    let part = |words: &&[u64]| libc::iovec { iov_base: words.as_ptr().cast_mut().cast(), iov_len: size_of_val(*words) };
+    let part =
+        |words: &&[u64]| libc::iovec { iov_base: words.as_ptr().cast_mut().cast(), iov_len: size_of_val(*words) };
     let parts: Vec<libc::iovec> = parts.iter().map(part).collect();
     let count = i32::try_from(parts.len()).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
     // SAFETY: the parts lie in slices that live until the return; the kernel only reads them.

@@ -8,6 +8,8 @@ pub mod slab;
 
 pub mod address_range;
 
+pub mod bus_fault;
+
 pub mod file;
 
 pub mod socket;

@@ -13,7 +13,8 @@ use crate::messages::StateMessage;
 use crate::ring::{Consumer, Doorbell, Gate, Producer};
 use crate::runtime::clock;
 use crate::state::files::disk::Disk;
-use crate::state::files::sync::Syncer;
+use crate::state::files::sync::{StateCells, Syncer};
+use crate::state::files::verify::Scrub;
 use crate::state::{Snapshot, StateError, StateStore};
 
 /// Everything that the state thread owns.
@@ -105,19 +106,32 @@ pub fn run_syncer(seat: SyncSeat, is_over: impl Fn() -> bool) -> Result<(), Stat
     }
 }
 
-/// Keeps one segment of zeros ready, so that the state thread need not wait for one, until `is_over`. Where the disk is full there is none,
-/// and the commit that needs one says so.
+/// Everything that the thread owns that cares for the segments.
+pub struct CareSeat {
+    pub disk: Box<dyn Disk>,
+    pub segment_bytes: u64,
+    pub cells: Arc<StateCells>,
+    pub doorbell: Doorbell,
+}
+
+/// Keeps one segment of zeros ready, so that the state thread need not wait for one, and looks at a few leaves of the newest version at a time, until
+/// `is_over`. Where the disk is full there is no segment, and the commit that needs one says so.
 ///
 /// # Errors
-/// The disk failed at something else.
-pub fn run_preparer(
-    mut disk: Box<dyn Disk>,
-    segment_bytes: u64,
-    doorbell: &Doorbell,
-    is_over: impl Fn() -> bool,
-) -> Result<(), StateError> {
+/// The disk failed at something else, or what is on it is damaged: nothing must be built upon it.
+pub fn run_care(seat: CareSeat, is_over: impl Fn() -> bool) -> Result<(), StateError> {
+    let CareSeat { mut disk, segment_bytes, cells, doorbell } = seat;
     doorbell.adopt_current_thread();
+    let mut scrub = Scrub::default();
     while !is_over() {
+        if let Some(newest) = cells.newest() {
+            let is_round_over = scrub.step(&newest, limits::STATE_SCRUB_LEAVES).inspect_err(|error| {
+                tracing::error!(%error, "the state is damaged: delete its directory, and the next start makes it again");
+            })?;
+            if is_round_over {
+                tracing::debug!("every node of the state has been looked at");
+            }
+        }
         match disk.prepare(segment_bytes) {
             Ok(_) | Err(StateError::Full { .. }) => {}
             Err(error) => {
@@ -125,7 +139,7 @@ pub fn run_preparer(
                 return Err(error);
             }
         }
-        doorbell.park(Some(Duration::from_nanos(limits::STATE_PREPARE_NS)), || false);
+        doorbell.park(Some(Duration::from_nanos(limits::STATE_CARE_NS)), || false);
     }
     Ok(())
 }

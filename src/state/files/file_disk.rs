@@ -192,7 +192,11 @@ impl Disk for FileDisk {
         let file = self.file(number)?;
         let found = file.metadata().map_err(|error| fault("stat", number, 0, &error))?.len();
         if found != bytes {
-            return Err(StateError::Damaged { file: FileName(number), offset: found.min(bytes), what: "the file has another length" });
+            return Err(StateError::Damaged {
+                file: FileName(number),
+                offset: found.min(bytes),
+                what: "the file has another length",
+            });
         }
         // SAFETY: the caller maps nothing over what is read; the lock keeps other processes away, and this type never shortens a file.
         let mapped = unsafe { range.map_file(at, file, bytes as usize) };

@@ -87,7 +87,7 @@ pub struct Reader {
     version: Arc<Version>,
 }
 
-struct Version {
+pub(in crate::state) struct Version {
     stamp: Stamp,
     root: B256,
     codes_root: B256,
@@ -112,6 +112,23 @@ impl FileStore {
     #[must_use]
     pub fn preparer(&self) -> (Box<dyn Disk>, u64) {
         (self.disk.handle(), self.geometry.segment_bytes)
+    }
+
+    /// Address and length of the range in which segments are mapped, and the length of a segment: for those who explain faults.
+    #[must_use]
+    pub fn mapped(&self) -> (usize, usize, usize) {
+        (self.range.address(), self.range.bytes(), self.geometry.segment_bytes as usize)
+    }
+
+    /// The segments on the disk.
+    #[must_use]
+    pub fn segments(&self) -> std::ops::Range<u32> {
+        self.oldest..self.next
+    }
+
+    #[must_use]
+    pub fn geometry(&self) -> Geometry {
+        self.geometry
     }
 
     /// Blocks above may still be rolled back one by one; below, one in [`SPARSE_BLOCKS`] need not be retained any more. Until it is called,
@@ -158,10 +175,7 @@ impl FileStore {
         self.buffers = buffers;
         let step = step?;
         let bases = self.append(runs, false)?;
-        let roots = Roots {
-            accounts: resolve(step.roots.accounts, &bases),
-            codes: resolve(step.roots.codes, &bases),
-        };
+        let roots = Roots { accounts: resolve(step.roots.accounts, &bases), codes: resolve(step.roots.codes, &bases) };
         let first = step.emptied_below.unwrap_or(version.space.first());
         let moved = Version {
             stamp: version.stamp,
@@ -225,7 +239,11 @@ impl FileStore {
             root: root_hash(&root),
             codes_root: root_hash(&codes),
             roots: Roots { accounts: resolve(root.node, &bases), codes: resolve(codes.node, &bases) },
-            space: self.space(if is_fresh { bases.iter().copied().min().unwrap_or(self.end) } else { parent.space.first() }),
+            space: self.space(if is_fresh {
+                bases.iter().copied().fold(self.end, Position::min)
+            } else {
+                parent.space.first()
+            }),
             cursor: if is_fresh { Cursor::fresh(words) } else { parent.cursor },
         })
     }
@@ -308,9 +326,13 @@ impl FileStore {
             let padding = words.next_multiple_of(BLOCK_WORDS as u64) - words;
             parts.push(&zeros[..padding as usize]);
             self.disk.write(segment, (start - geometry.start(segment)) * 8, &parts)?;
-            self.range.populate(geometry.place(segment) + ((start - geometry.start(segment)) * 8) as usize, (words * 8) as usize);
+            self.range.populate(
+                geometry.place(segment) + ((start - geometry.start(segment)) * 8) as usize,
+                (words * 8) as usize,
+            );
             self.checked = start..start + words;
-            self.checked_crc = batch.iter().fold(0, |crc, run| crc32c::crc32c_combine(crc, crcs[*run], runs[*run].len() * 8));
+            self.checked_crc =
+                batch.iter().fold(0, |crc, run| crc32c::crc32c_combine(crc, crcs[*run], runs[*run].len() * 8));
         }
         Ok(())
     }
@@ -339,6 +361,7 @@ impl FileStore {
             self.handed.retain(|version| version.strong_count() > 0);
         }
         self.handed.push_back(Arc::downgrade(&reader.version));
+        self.cells.newest.store(Some(Arc::clone(&reader.version)));
         self.mark();
         reader
     }
@@ -405,12 +428,7 @@ impl StateStore for FileStore {
         self.commit_block(Stamp { number, sequence: 0 }, parent, changes)
     }
 
-    fn commit_block(
-        &mut self,
-        stamp: Stamp,
-        parent: &Reader,
-        changes: &StateChanges,
-    ) -> Result<Reader, StateError> {
+    fn commit_block(&mut self, stamp: Stamp, parent: &Reader, changes: &StateChanges) -> Result<Reader, StateError> {
         if self.unreclaimed_words > reclaim::OVERDUE_WORDS {
             self.reclaim()?;
         }
@@ -469,6 +487,14 @@ impl StateReader for Reader {
 
     fn proof(&self, address: &Address, slots: &[U256]) -> Result<AccountProof, StateError> {
         trie::proof::proof(&self.version.space, self.version.roots.accounts, address, slots)
+    }
+}
+
+impl StateCells {
+    /// The newest version; `None` before the first commit of this process.
+    #[must_use]
+    pub fn newest(&self) -> Option<Reader> {
+        self.newest.load_full().map(|version| Reader { version })
     }
 }
 
@@ -550,4 +576,3 @@ fn segment_header(segment: u32, geometry: Geometry) -> Vec<u64> {
     words[1] = u64::from(crc32c::crc32c(bytes_of(&words[2..])));
     words
 }
-

@@ -4,11 +4,13 @@
 //! Also the two places where the contract of the maps is upheld: which words a version reaches, and when a segment is unmapped.
 
 use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rayon::ThreadPool;
 
 use super::disk::{BLOCK_WORDS, Disk, FileName, ROOTS, SyncPoint};
+use super::file_disk::{DirectoryError, FileDisk};
 use super::roots::{self, ROOTS_BYTES, SLOT_WORDS, Slot, read_superblock, slot_offset, superblock};
 use super::space::{FileSpace, Geometry};
 use super::sync::{StateCells, Syncer};
@@ -141,6 +143,32 @@ impl FileStore {
             range,
         }
     }
+}
+
+/// Why a state cannot be opened by a command.
+#[derive(Debug, thiserror::Error)]
+pub enum OfflineError {
+    #[error(transparent)]
+    Directory(#[from] DirectoryError),
+    #[error(transparent)]
+    State(#[from] StateError),
+    #[error("the hash pool could not be started: {0}")]
+    HashPool(#[from] rayon::ThreadPoolBuildError),
+    #[error("{0} holds no state")]
+    Missing(PathBuf),
+}
+
+/// Opens the state in a directory that no process uses.
+///
+/// # Errors
+/// See [`OfflineError`].
+pub fn open_offline(dir: &Path) -> Result<FileStore, OfflineError> {
+    if !dir.join(FileName(ROOTS).to_string()).is_file() {
+        return Err(OfflineError::Missing(dir.to_owned()));
+    }
+    let disk = FileDisk::open(dir, true)?;
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build()?;
+    Ok(FileStore::open(Arc::new(pool), Box::new(disk), StateSettings::default())?)
 }
 
 struct Recovery<'d> {

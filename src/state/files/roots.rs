@@ -103,8 +103,7 @@ impl Slot {
         }
         let four = |at: usize| [words[at], words[at + 1], words[at + 2], words[at + 3]];
         let from = Stop { is_code: words[9] != 0, key: four(12), slot: four(16) };
-        let cursor =
-            Cursor { floor: words[8], from, walked_words: words[10] as usize, live_words: words[11] as usize };
+        let cursor = Cursor { floor: words[8], from, walked_words: words[10] as usize, live_words: words[11] as usize };
         let entry = |at: usize| Entry {
             number: words[at],
             sequence: words[at + 1],

@@ -170,7 +170,11 @@ impl<'b> FileDraft<'b> {
 #[inline]
 pub fn resolve(position: Position, bases: &[Position]) -> Position {
     let segment = segment_of(position);
-    if segment < DRAFT_SEGMENT { position } else { bases[(segment - DRAFT_SEGMENT) as usize] + word_of(position) as u64 }
+    if segment < DRAFT_SEGMENT {
+        position
+    } else {
+        bases[(segment - DRAFT_SEGMENT) as usize] + word_of(position) as u64
+    }
 }
 
 impl Space for FileDraft<'_> {

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use arc_swap::ArcSwapOption;
 
+use super::Version;
 use super::disk::{Disk, ROOTS, SyncPoint};
 use super::roots::{Slot, slot_offset};
 use super::space::Geometry;
@@ -17,6 +18,8 @@ use crate::state::StateError;
 pub struct StateCells {
     /// What the next slot is to say. Written by the state thread after each commit.
     pub mark: ArcSwapOption<Slot>,
+    /// The newest version. Written by the state thread after each commit.
+    pub(super) newest: ArcSwapOption<Version>,
     /// Block that the newest durable slot stands for; `u64::MAX`: none yet. Written by the syncer.
     pub durable_number: AtomicU64,
     /// Journal sequence that the *older* durable slot stands for: what came before is not needed to make the state again. Written by the syncer.
@@ -31,6 +34,7 @@ impl Default for StateCells {
     fn default() -> Self {
         Self {
             mark: ArcSwapOption::empty(),
+            newest: ArcSwapOption::empty(),
             durable_number: AtomicU64::new(u64::MAX),
             held_sequence: AtomicU64::new(0),
             free_below: AtomicU64::new(0),
@@ -82,7 +86,8 @@ impl Syncer {
     /// A failed write or sync; the state is poisoned.
     pub fn sync(&mut self, journal_durable: u64) -> Result<bool, StateError> {
         let Some(mark) = self.cells.mark.load_full() else { return Ok(false) };
-        let is_known = self.slots[1 - self.next].as_ref().is_some_and(|slot| slot.entries == mark.entries && slot.end == mark.end);
+        let is_known =
+            self.slots[1 - self.next].as_ref().is_some_and(|slot| slot.entries == mark.entries && slot.end == mark.end);
         let is_early = mark.entries.last().is_some_and(|entry| entry.sequence > journal_durable);
         if is_known || is_early {
             return Ok(false);

@@ -5,7 +5,10 @@ use alloy_primitives::B256;
 use super::Reader;
 use crate::crypto::keccak::{keccak256, keccak256_each};
 use crate::state::trie::Space;
-use crate::state::trie::node::{Link, NODE_RLP_BYTES_MAX, Node, Position, Slot, key_words};
+use crate::state::trie::node::{
+    Key, Link, NODE_RLP_BYTES_MAX, Node, Position, Slot, WIDTH, key_words, nibble, shared_nibbles,
+};
+use crate::state::trie::reclaim::Stop;
 use crate::state::{StateError, StateReader};
 
 /// Nodes hashed at a time.
@@ -118,6 +121,130 @@ impl Walk {
     fn push_root(&mut self, node: Position, root: B256) {
         if node != 0 {
             self.due.push(Due { link: Link { node, slot: Slot::hash(root) }, depth: 0, is_root: true });
+        }
+    }
+}
+
+/// Looks at a version piece by piece in the order of the keys, and goes on in a newer one where it stopped: no version is held for long.
+#[derive(Default)]
+pub struct Scrub {
+    /// Everything before has been looked at.
+    from: Stop,
+    stop: Option<Stop>,
+    /// Leaves left for this call.
+    fuel_leaves: usize,
+    rlp: Vec<u8>,
+}
+
+impl Scrub {
+    /// Looks at `fuel_leaves` further leaves, at least one, and at the nodes on the way to them. Answers whether the last one was among them: the next
+    /// call begins anew.
+    ///
+    /// # Errors
+    /// As [`verify`].
+    pub fn step(&mut self, reader: &Reader, fuel_leaves: usize) -> Result<bool, StateError> {
+        self.fuel_leaves = fuel_leaves.max(1);
+        self.stop = None;
+        let version = &reader.version;
+        let root = |node, hash| Link { node, slot: Slot::hash(hash) };
+        let from = self.from;
+        if !from.is_code && version.roots.accounts != 0 {
+            self.visit(reader, root(version.roots.accounts, version.root), 0, true, Some(&from.key))?;
+        }
+        if self.stop.is_none() && version.roots.codes != 0 {
+            let key = if from.is_code { from.key } else { Key::default() };
+            self.visit(reader, root(version.roots.codes, version.codes_root), 0, true, Some(&key))?;
+        }
+        self.from = self.stop.unwrap_or_default();
+        Ok(self.stop.is_none())
+    }
+
+    /// Looks at the subtree of a node. `from`: keys before have been looked at; `None` when the whole subtree lies behind.
+    fn visit(
+        &mut self,
+        reader: &Reader,
+        link: Link,
+        depth: usize,
+        is_root: bool,
+        from: Option<&Key>,
+    ) -> Result<(), StateError> {
+        let node = reader.version.space.node(link.node)?;
+        self.compare(reader, &node, link, depth, is_root)?;
+        match node {
+            Node::Branch(branch) => {
+                let first = from.map_or(0, |from| nibble(from, depth));
+                for digit in first..WIDTH {
+                    let child = branch.child(digit);
+                    if child.node != 0 && self.stop.is_none() {
+                        self.visit(reader, child, depth + 1, false, from.filter(|_| digit == first))?;
+                    }
+                }
+            }
+            Node::Extension(extension) => {
+                let from = match from.map(|from| (from, shared_nibbles(from, &extension.path))) {
+                    Some((from, shared)) if shared >= extension.end => Some(from),
+                    Some((from, _)) if *from > extension.path => return Ok(()),
+                    _ => None,
+                };
+                self.visit(reader, extension.child, extension.end, false, from)?;
+            }
+            Node::Account(leaf) => {
+                if from.is_some_and(|from| leaf.key < *from) {
+                    return Ok(());
+                }
+                let slot = if from == Some(&leaf.key) { self.from.slot } else { Key::default() };
+                if self.take(Stop { is_code: false, key: leaf.key, slot }) && leaf.storage != 0 {
+                    let storage = Link { node: leaf.storage, slot: Slot::hash(leaf.account.storage_root) };
+                    self.visit(reader, storage, 0, true, Some(&slot))?;
+                    if let Some(stop) = &mut self.stop {
+                        stop.key = leaf.key;
+                    }
+                }
+            }
+            Node::Slot(leaf) => {
+                if from.is_none_or(|from| leaf.key >= *from) {
+                    self.take(Stop { is_code: false, key: Key::default(), slot: leaf.key });
+                }
+            }
+            Node::Code(leaf) => {
+                let is_due = from.is_none_or(|from| leaf.key >= *from);
+                if is_due
+                    && self.take(Stop { is_code: true, key: leaf.key, slot: Key::default() })
+                    && key_words(&keccak256(&leaf.code())) != leaf.key
+                {
+                    return Err(damaged(reader, link.node, "the code's hash is not its key"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes fuel for a leaf, or stops there.
+    fn take(&mut self, stop: Stop) -> bool {
+        if self.fuel_leaves == 0 {
+            self.stop = Some(stop);
+            return false;
+        }
+        self.fuel_leaves -= 1;
+        true
+    }
+
+    fn compare(
+        &mut self,
+        reader: &Reader,
+        node: &Node<'_>,
+        link: Link,
+        depth: usize,
+        is_root: bool,
+    ) -> Result<(), StateError> {
+        self.rlp.clear();
+        node.encode(depth, &mut self.rlp);
+        let digest = keccak256(&self.rlp);
+        let slot = if is_root { Slot::hash(digest) } else { Slot::of(&self.rlp, digest) };
+        if slot == link.slot {
+            Ok(())
+        } else {
+            Err(damaged(reader, link.node, "the node's hash is not the one that its parent holds"))
         }
     }
 }

@@ -22,7 +22,9 @@ use alloy_primitives::{Address, B256, Bytes, U256};
 use rayon::ThreadPool;
 
 use crate::crypto::keccak::keccak256;
-use crate::state::{Account, AccountProof, ROOT_EMPTY, StateChanges, StateError, StateReader, StateStore, STATE_ROOTS_RETAINED};
+use crate::state::{
+    Account, AccountProof, ROOT_EMPTY, STATE_ROOTS_RETAINED, StateChanges, StateError, StateReader, StateStore,
+};
 
 use crate::state::trie::node::{Link, Node, Position, Slot, key_words};
 use crate::state::trie::reclaim::{self, Cursor, Roots};
