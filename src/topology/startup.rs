@@ -118,7 +118,7 @@ impl Opened {
     }
 }
 
-/// Opens journal and chain database, writes block 0 into an empty one, and executes everything else again.
+/// Opens journal, chain database and state, writes block 0 into empty ones, and executes what the state does not have yet.
 fn open_chain(config: &Config, spec: &ChainSpec, data_dir: &Path) -> Result<Opened, LaunchError> {
     let journal_dir = config.journal.dir.clone().unwrap_or_else(|| data_dir.join("journal"));
     let sync = if config.journal.sync { SyncMode::Always } else { SyncMode::Off };
@@ -132,10 +132,13 @@ fn open_chain(config: &Config, spec: &ChainSpec, data_dir: &Path) -> Result<Open
     let chain_limits =
         ChainLimits { status_retention_ms: config.status_retention_ns / 1_000_000, ..ChainLimits::default() };
     let (mut writer, reader) = ChainWriter::open(&data_dir.join("chain"), chain_limits)?;
-    let threads = if config.hash_threads == 0 { (processor_count() / 2).max(1) } else { config.hash_threads };
-    let hash_pool =
-        rayon::ThreadPoolBuilder::new().num_threads(threads).thread_name(|index| format!("hash-{index}")).build()?;
-    let hash_pool = Arc::new(hash_pool);
+    let blocks = reader.latest_number().unwrap_or(0);
+    if scanned.is_none() && blocks > 0 {
+        return Err(LaunchError::JournalMissing { dir: journal_dir, blocks });
+    }
+    let hash_pool = hash_pool(config)?;
+    // Before anything is changed: this may be the wrong directory.
+    let stored_genesis = check_genesis(spec, &reader, &hash_pool)?;
     let history = scanned.as_ref().map(|scanned| History::read(scanned.records())).transpose()?;
     let tip = match &history {
         Some(history) => cut_chain(history, &mut writer, &reader)?,
@@ -144,26 +147,16 @@ fn open_chain(config: &Config, spec: &ChainSpec, data_dir: &Path) -> Result<Open
     let state_dir = config.state.dir.clone().unwrap_or_else(|| data_dir.join("state"));
     let stored = StoredState { config, dir: &state_dir, hash_pool: &hash_pool };
     let (mut store, base) = stored.open(&reader, tip)?;
-    let genesis_hash = match reader.hash_by_number(0)? {
-        None => None,
-        Some(found) => {
-            let configured = spec.genesis_header(replay::genesis_root(spec, Arc::clone(&hash_pool))?).hash_slow();
-            if found != configured {
-                return Err(replay::ReplayError::GenesisDiffers { stored: found, configured }.into());
-            }
-            Some(found)
-        }
-    };
     let settings = LogSettings {
         segment_bytes: config.journal.segment_bytes,
         group_bytes_max: limits::JOURNAL_GROUP_BYTES_MAX,
         segments_kept_max: config.journal.segments_kept_max,
     };
-    let (mut replay, genesis_hash) = match (base, genesis_hash) {
+    let (mut replay, genesis_hash) = match (base, stored_genesis) {
         (Some(base), Some(hash)) => (Replay::resume(spec, &mut store, base, &reader)?, hash),
         _ => {
             let genesis = replay::genesis_block(spec, &mut store).map_err(replay::ReplayError::from)?;
-            if genesis_hash.is_none() {
+            if stored_genesis.is_none() {
                 writer.append(&Recorder::default().record(&genesis).0)?;
             }
             let hash = genesis.hash;
@@ -171,13 +164,7 @@ fn open_chain(config: &Config, spec: &ChainSpec, data_dir: &Path) -> Result<Open
         }
     };
     let (log, Resumed { start, sequence }) = match scanned.as_ref().zip(history.as_ref()) {
-        None => {
-            let blocks = reader.latest_number().unwrap_or(0);
-            if blocks > 0 {
-                return Err(LaunchError::JournalMissing { dir: journal_dir, blocks });
-            }
-            (begin_journal(settings, &mut storage)?, Resumed::default())
-        }
+        None => (begin_journal(settings, &mut storage)?, Resumed::default()),
         Some((scanned, history)) => {
             report(scanned, history);
             let resumed = resume(&mut replay, scanned, history, &mut writer, &reader)?;
@@ -190,19 +177,28 @@ fn open_chain(config: &Config, spec: &ChainSpec, data_dir: &Path) -> Result<Open
     };
     let log = make_room(log, &mut storage)?;
     let (recent, world) = replay.into_parts();
-    Ok(Opened {
-        writer,
-        reader,
-        store,
-        world,
-        recent,
-        genesis_hash,
-        log,
-        storage,
-        start,
-        sequence,
-        temporary_dir: None,
-    })
+    let temporary_dir = None;
+    Ok(Opened { writer, reader, store, world, recent, genesis_hash, log, storage, start, sequence, temporary_dir })
+}
+
+fn hash_pool(config: &Config) -> Result<Arc<rayon::ThreadPool>, LaunchError> {
+    let threads = if config.hash_threads == 0 { (processor_count() / 2).max(1) } else { config.hash_threads };
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).thread_name(|index| format!("hash-{index}"));
+    Ok(Arc::new(pool.build()?))
+}
+
+/// The hash of the stored block 0, which must be the configured one; `None` when nothing is stored.
+fn check_genesis(
+    spec: &ChainSpec,
+    reader: &ChainReader,
+    hash_pool: &Arc<rayon::ThreadPool>,
+) -> Result<Option<B256>, LaunchError> {
+    let Some(stored) = reader.hash_by_number(0)? else { return Ok(None) };
+    let configured = spec.genesis_header(replay::genesis_root(spec, Arc::clone(hash_pool))?).hash_slow();
+    if stored != configured {
+        return Err(replay::ReplayError::GenesisDiffers { stored, configured }.into());
+    }
+    Ok(Some(stored))
 }
 
 /// Brings the chain database to what the journal says. Answers the number of the newest block that stays.

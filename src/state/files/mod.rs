@@ -108,6 +108,11 @@ impl FileStore {
         self.syncer.take()
     }
 
+    /// Gives the part back that [`FileStore::take_syncer`] took.
+    pub fn put_syncer(&mut self, syncer: Syncer) {
+        self.syncer = Some(syncer);
+    }
+
     /// A handle to the files, for the thread that prepares segments, and the length of one.
     #[must_use]
     pub fn preparer(&self) -> (Box<dyn Disk>, u64) {
