@@ -33,7 +33,6 @@ use native_sequencer::primitives::{Fork, Sequence, ShardId};
 use native_sequencer::ring::{Consumer, Doorbell, Producer, ring};
 use native_sequencer::rpc::{self, ConnectionKey};
 use native_sequencer::runtime::slab::{Slab, TxHandle};
-use native_sequencer::state::Store;
 use native_sequencer::testing::signing::TestKey;
 use native_sequencer::topology::Shared;
 
@@ -106,7 +105,8 @@ struct Bench {
 fn shard(connection_count: usize) -> Bench {
     let pool = Arc::new(rayon::ThreadPoolBuilder::new().num_threads(1).build().expect("one thread"));
     let spec = dev_genesis(Fork::Osaka, 1).expect("built in");
-    let genesis = genesis_block(&spec, &mut Store::new(pool)).expect("an empty store takes it");
+    let genesis =
+        genesis_block(&spec, &mut native_sequencer::testing::state_disk::store(pool)).expect("an empty store takes it");
     let (doorbell, builder_bell) = (Arc::new(Doorbell::for_task()), Arc::new(Doorbell::for_thread()));
     let heads = Arc::new(Heads::new([Arc::new(genesis)].into(), None));
     let (bells, chain_bell) = (vec![Arc::clone(&doorbell)], Arc::new(Doorbell::for_thread()));

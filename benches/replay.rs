@@ -144,7 +144,7 @@ impl Start {
         let (mut writer, reader) = ChainWriter::open(dir, ChainLimits::default()).expect("bench directory is writable");
         let threads = std::thread::available_parallelism().map_or(1, |count| (count.get() / 2).max(1));
         let hash_pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads");
-        let mut store = Store::new(Arc::new(hash_pool));
+        let mut store = native_sequencer::testing::state_disk::store(Arc::new(hash_pool));
         let genesis = replay::genesis_block(spec, &mut store).expect("a genesis that commits");
         writer.append(&Recorder::default().record(&genesis).0).expect("bench directory is writable");
         Self { writer, reader, store, genesis }

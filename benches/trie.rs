@@ -1,6 +1,6 @@
-//! Keccak by backend, list roots, commits and reads of the state in memory.
+//! Keccak by backend, list roots, commits and reads of the state in memory and in files.
 //!
-//! `TRIE_ACCOUNTS` sets the number of accounts (1,000,000).
+//! `TRIE_ACCOUNTS` sets the number of accounts (1,000,000), `STATE_BENCH_DIR` where the files lie.
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -10,6 +10,9 @@ use alloy_primitives::{Address, B256, Bloom, U256};
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use native_sequencer::crypto::keccak::{Backend, keccak256, keccak256_each_with};
 use native_sequencer::state::bloom::{self, BloomCache};
+use native_sequencer::state::files::FileStore;
+use native_sequencer::state::files::file_disk::FileDisk;
+use native_sequencer::state::files::recovery::StateSettings;
 use native_sequencer::state::genesis::{GenesisAccount, from_alloc};
 use native_sequencer::state::memory::{MemoryStore, Reader};
 use native_sequencer::state::{
@@ -117,18 +120,121 @@ fn address(number: u64) -> Address {
     Address::left_padding_from(&number.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes())
 }
 
-fn state(accounts: u64) -> (MemoryStore, Reader) {
+fn pool() -> Arc<rayon::ThreadPool> {
     let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).thread_name(|_| "hash".into()).build();
-    let mut store = MemoryStore::new(Arc::new(pool.expect("threads can be spawned")));
-    let alloc = (0..accounts).map(|number| GenesisAccount {
+    Arc::new(pool.expect("threads can be spawned"))
+}
+
+fn alloc(accounts: u64) -> impl Iterator<Item = GenesisAccount> {
+    (0..accounts).map(|number| GenesisAccount {
         address: address(number),
         balance_wei: U256::from(number) << 40,
         nonce: number % 50,
         ..GenesisAccount::default()
-    });
-    let reader = from_alloc(&mut store, alloc).expect("addresses are distinct");
+    })
+}
+
+fn state(accounts: u64) -> (MemoryStore, Reader) {
+    let mut store = MemoryStore::new(pool());
+    let reader = from_alloc(&mut store, alloc(accounts)).expect("addresses are distinct");
     (store, reader)
+}
+
+/// `count` changed accounts and a tenth of it new ones, as the workload of the peers has it.
+fn block(prng: &mut Prng, count: usize, accounts: u64) -> StateChanges {
+    let mut changes = changes(prng, count, accounts);
+    let new = |_| AccountChange { address: address(1 << 50 | prng.next() >> 16), ..changes.accounts[0].clone() };
+    let new: Vec<AccountChange> = (0..count / 10).map(new).collect();
+    changes.accounts.extend(new);
+    changes
+}
+
+fn percentile(sorted: &[u64], percent: usize) -> f64 {
+    sorted[(sorted.len() - 1) * percent / 100] as f64 / 1e3
+}
+
+/// Times of the commits, syncs and reclaim steps of one size of block, in µs: least, median, most.
+fn file_blocks(store: &mut FileStore, prng: &mut Prng, count: usize, rounds: usize, accounts: u64) {
+    let mut syncer = store.take_syncer();
+    let mut reader = store.newest().expect("there is the first version").clone();
+    let mut times = [const { Vec::new() }; 3];
+    let (mut appended, mut moved, mut changed) = (0, 0, 0);
+    for _ in 0..rounds {
+        let changes = block(prng, count, accounts);
+        changed += changes.accounts.len() as u64;
+        let before = store.written_bytes();
+        let start = Instant::now();
+        reader = store.commit(&reader, &changes).expect("changes are sound");
+        times[0].push(start.elapsed().as_nanos() as u64);
+        let committed = store.written_bytes();
+        appended += committed - before;
+        let start = Instant::now();
+        if let Some(syncer) = &mut syncer {
+            syncer.sync(u64::MAX).expect("the disk works");
+        }
+        times[1].push(start.elapsed().as_nanos() as u64);
+        let start = Instant::now();
+        store.reclaim().expect("nodes are sound");
+        times[2].push(start.elapsed().as_nanos() as u64);
+        moved += store.written_bytes() - committed;
+    }
+    for (name, times) in ["commit (root and written)", "sync", "reclaim"].into_iter().zip(&mut times) {
+        times.sort_unstable();
+        let [least, middle, most] = [0, 50, 100].map(|percent| percentile(times, percent));
+        println!(
+            "files, {count} of {accounts}: {name} {least:.0} / {middle:.0} / {most:.0} µs (least, median, most of {rounds})"
+        );
+    }
+    println!(
+        "files, {count} of {accounts}: {} bytes per changed account, {} with what is moved; {} MiB on the disk",
+        appended / changed,
+        (appended + moved) / changed,
+        store.segment_bytes() >> 20
+    );
+    if let Some(syncer) = syncer {
+        store.put_syncer(syncer);
+    }
+}
+
+fn file_reads(name: &str, store: &FileStore, prng: &mut Prng, accounts: u64) {
+    let reader = store.newest().expect("there is a version");
+    let keys: Vec<B256> = (0..1 << 18).map(|_| keccak256(address(prng.next() % accounts).as_slice())).collect();
+    let mut times: Vec<u64> = keys
+        .iter()
+        .map(|key| {
+            let start = Instant::now();
+            black_box(reader.account_by_key(key).expect("nodes are sound").expect("it exists"));
+            start.elapsed().as_nanos() as u64
+        })
+        .collect();
+    times.sort_unstable();
+    println!("files, {name}: point read p50 {:.2} µs, p99 {:.2} µs", percentile(&times, 50), percentile(&times, 99));
+}
+
+/// The state in files: not by criterion, because every block changes what the next one finds.
+fn files(_: &mut Criterion) {
+    let is_smoke = !std::env::args().any(|argument| argument == "--bench");
+    let accounts = std::env::var("TRIE_ACCOUNTS").ok().and_then(|count| count.parse().ok());
+    let accounts: u64 = accounts.unwrap_or(if is_smoke { 2_000 } else { 1_000_000 });
+    let rounds = if is_smoke { 2 } else { 60 };
+    let parent = std::env::var("STATE_BENCH_DIR").unwrap_or_else(|_| env!("CARGO_TARGET_TMPDIR").to_owned());
+    let dir = std::path::PathBuf::from(parent).join(format!("sequencer-bench-state-{}", std::process::id()));
+    let disk = FileDisk::open(&dir, true).expect("bench directory is writable");
+    let mut store = FileStore::open(pool(), Box::new(disk), StateSettings::default()).expect("an empty directory");
+    let start = Instant::now();
+    from_alloc(&mut store, alloc(accounts)).expect("addresses are distinct");
+    println!("files: {accounts} accounts in {} ms, {} MiB", start.elapsed().as_millis(), store.written_bytes() >> 20);
+    let (mut disk, segment_bytes) = store.preparer();
+    let mut prng = Prng(5);
+    file_reads("fresh", &store, &mut prng, accounts);
+    for count in [1, 10, 100, 200, 1_000, 10_000] {
+        disk.prepare(segment_bytes).expect("there is room");
+        file_blocks(&mut store, &mut prng, count, rounds, accounts);
+    }
+    file_reads("aged", &store, &mut prng, accounts);
+    drop(store);
+    std::fs::remove_dir_all(&dir).expect("bench directory is ours");
 }
 
 fn changes(prng: &mut Prng, count: usize, accounts: u64) -> StateChanges {
@@ -203,5 +309,5 @@ fn commits(criterion: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, keccak, list_roots, blooms, commits);
+criterion_group!(benches, keccak, list_roots, blooms, commits, files);
 criterion_main!(benches);

@@ -96,6 +96,11 @@ pub const CHAIN_SYNC_NS: u64 = 5_000_000_000;
 /// A wall clock that is further behind the newest block than this stops the start.
 pub const CLOCK_BEHIND_S_MAX: u64 = 60;
 
+/// How often it is looked whether a segment of the state is ready: a block of 10,000 changes fills a seventh of one.
+pub const STATE_CARE_NS: u64 = 250_000_000;
+/// Leaves of the state that are looked at each time, about a millisecond: a million accounts take nine minutes.
+pub const STATE_SCRUB_LEAVES: usize = 500;
+
 /// Records that are not durable yet, in bytes: above it nothing is placed, so that what is left serves admission. About 25,000 transfers.
 pub const JOURNAL_BUSY_BYTES: usize = 4 * 1_048_576;
 /// Above it nothing is admitted either: 0.1 s of a disk that writes 80 MiB/s.

@@ -15,6 +15,9 @@
 //! | `ingress_query` | shards → query pool | `QUERY_QUEUE_SLOTS` | `QueryJob` | `Reject`: −32005 to the client |
 //! | `query_ingress` × shards | query pool → shard | `QUERIES_PER_SHARD_MAX` | `QueryReply` | cannot be: the shard counts what is in flight |
 //!
+//! State files: the state thread publishes what the next root slot says in a newest-value cell (`StateCells::mark`), `state-sync` makes it durable and
+//! says how far; `state-care` prepares segments and looks for damage.
+//!
 //! Cells: [`Shared::heads`] (builder → everyone), [`Shared::gate`] (journal → everyone), [`Shared::chain_processed`] (chain → the thread that
 //! syncs), [`Shared::journal`] (journal, chain sync and builder among themselves).
 
@@ -57,8 +60,11 @@ use crate::ring::{Consumer, Doorbell, Gate, Producer, ring};
 use crate::rpc::query_pool::{QuerySeat, QueryShard};
 use crate::runtime::clock;
 use crate::runtime::slab::{Slab, SlabReader};
+use crate::state::StateError;
 use crate::state::driver as state_driver;
-use crate::state::driver::StateSeat;
+use crate::state::driver::{CareSeat, StateSeat, SyncSeat};
+use crate::state::files::FileStore;
+use crate::state::files::file_disk::DirectoryError;
 use startup::{Opened, TemporaryDir};
 
 /// What every thread may look at without asking anyone.
@@ -142,6 +148,10 @@ pub enum LaunchError {
     Replay(#[from] replay::ReplayError),
     #[error(transparent)]
     JournalFile(#[from] StorageError),
+    #[error("state directory: {0}")]
+    StateDirectory(#[from] DirectoryError),
+    #[error(transparent)]
+    State(#[from] StateError),
     #[error(transparent)]
     JournalScan(#[from] ScanError),
     #[error("journal: {0}")]
@@ -160,6 +170,8 @@ pub enum LaunchError {
     Slab { shard: u16, bytes: usize, source: std::io::Error },
     #[error("cannot listen on {address}: {what}")]
     Listen { address: SocketAddr, what: String },
+    #[error("the handler for failed reads of mapped files could not be installed: {0}")]
+    FaultHandler(std::io::Error),
     #[error("a temporary data directory could not be made: {0}")]
     TemporaryDir(std::io::Error),
     #[error(
@@ -200,7 +212,7 @@ struct Worker {
 /// # Errors
 /// What could not be opened, replayed, reserved or bound.
 pub fn launch(config: &Config, spec: &ChainSpec, rpc: &crate::rpc::Settings) -> Result<Running, LaunchError> {
-    let opened = startup::open(config, spec)?;
+    let mut opened = startup::open(config, spec)?;
     let shard_count = shard_count(config);
     let builder_bell = Arc::new(Doorbell::for_thread());
     let wiring = wire_shards(config, rpc, shard_count, &builder_bell)?;
@@ -227,8 +239,9 @@ pub fn launch(config: &Config, spec: &ChainSpec, rpc: &crate::rpc::Settings) -> 
         crate::chain::thread::run_syncer(&syncer, &sync_shared).map_err(|error| error.to_string())
     })?);
     let bells = CoreBells { builder: Arc::clone(&builder_bell), chain: chain_bell };
+    let sync_bell = spawn_state_files(&mut opened.store, &shared, &cores, &mut background_threads)?;
     let (core_threads, temporary_dir) =
-        spawn_core(config, spec, opened, wiring.builder_ends, wiring.slab_readers, &bells, &shared, &cores)?;
+        spawn_core(config, spec, opened, sync_bell, wiring.builder_ends, wiring.slab_readers, &bells, &shared, &cores)?;
     let (shard_threads, address) = spawn_shards(wiring.shards, &shared, &cores)?;
     Ok(Running {
         address,
@@ -244,6 +257,32 @@ pub fn launch(config: &Config, spec: &ChainSpec, rpc: &crate::rpc::Settings) -> 
     })
 }
 
+/// Spawns the threads that make the state's commits durable and prepare its segments; answers the bell of the first.
+fn spawn_state_files(
+    store: &mut FileStore,
+    shared: &Arc<Shared>,
+    cores: &Cores,
+    workers: &mut Vec<Worker>,
+) -> Result<Arc<Doorbell>, LaunchError> {
+    let sync_bell = Arc::new(Doorbell::for_thread());
+    let syncer = store.take_syncer().expect("it is taken once, here");
+    let (gate, journal) = (Arc::clone(&shared.gate), Arc::clone(&shared.journal));
+    let seat = SyncSeat { syncer, doorbell: Arc::clone(&sync_bell), gate, journal };
+    let sync_shared = Arc::clone(shared);
+    workers.push(spawn("state-sync", cores.unpinned(), move || {
+        state_driver::run_syncer(seat, || sync_shared.is_closed()).map_err(|error| error.to_string())
+    })?);
+    let (disk, segment_bytes) = store.preparer();
+    let seat = CareSeat { disk, segment_bytes, cells: store.cells(), doorbell: Doorbell::for_thread() };
+    let care_shared = Arc::clone(shared);
+    workers.push(spawn("state-care", cores.background(), move || {
+        state_driver::run_care(seat, || care_shared.is_closed()).map_err(|error| error.to_string())
+    })?);
+    let (address, bytes, file_bytes) = store.mapped();
+    crate::runtime::bus_fault::watch_segments(address, bytes, file_bytes).map_err(LaunchError::FaultHandler)?;
+    Ok(sync_bell)
+}
+
 /// Bells that several wires end at.
 struct CoreBells {
     builder: Arc<Doorbell>,
@@ -255,6 +294,7 @@ fn spawn_core(
     config: &Config,
     spec: &ChainSpec,
     opened: Opened,
+    sync_bell: Arc<Doorbell>,
     shards: Vec<ShardRings>,
     slabs: Vec<SlabReader>,
     bells: &CoreBells,
@@ -276,7 +316,7 @@ fn spawn_core(
     workers.push(spawn("chain", cores.unpinned(), move || {
         crate::chain::thread::run(writer, chain_rx, &chain_bell, &chain_shared).map_err(|error| error.to_string())
     })?);
-    let seat = StateSeat { store, parent, inbox: state_rx, sealed: sealed_tx, doorbell: state_bell };
+    let seat = StateSeat { store, parent, inbox: state_rx, sealed: sealed_tx, doorbell: state_bell, sync_bell };
     workers.push(spawn("state", cores.unpinned(), move || state_driver::run(seat).map_err(|error| error.to_string()))?);
     let seat = BuilderSeat {
         shards,

@@ -1,4 +1,4 @@
-//! From what is on disk to the state at its tip: every block is executed again and must come out as it was.
+//! From what is on disk to the state at its tip: every block behind the newest durable state is executed again and must come out as it was.
 //!
 //! Chain database → state at its tip; journal ([`from_journal`]) → the blocks behind it, the open block and the pool. Runs before any
 //! thread is started.
@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use alloy_consensus::Header;
 use alloy_rlp::Decodable;
+use rayon::ThreadPool;
 
 use crate::builder::block::{BlockContext, BlockMemory, OpenBlock, SealedBlock};
 use crate::builder::block_execution::recover_authorities;
@@ -22,6 +23,7 @@ use crate::config::genesis::ChainSpec;
 use crate::limits;
 use crate::primitives::{Address, B256, Sequence};
 use crate::runtime::clock;
+use crate::state::memory::MemoryStore;
 use crate::state::{Snapshot, StateError, StateReader, StateStore, genesis};
 
 /// Why the chain in a data directory cannot be continued.
@@ -55,19 +57,31 @@ pub fn genesis_block<S: StateStore<Reader = Snapshot>>(
     spec: &ChainSpec,
     store: &mut S,
 ) -> Result<SealedBlock, StateError> {
-    let alloc = spec.genesis.alloc.iter().map(|(address, account)| genesis::GenesisAccount {
-        address: *address,
-        balance_wei: account.balance,
-        nonce: account.nonce.unwrap_or(0),
-        code: account.code.clone().unwrap_or_default(),
-        storage: account.storage.iter().flatten().map(|(slot, value)| ((*slot).into(), (*value).into())).collect(),
-    });
-    let state = genesis::from_alloc(store, alloc)?;
-    let header = spec.genesis_header(state.root());
+    let state = genesis::from_alloc(store, allocation(spec))?;
+    Ok(genesis_over(spec, state))
+}
+
+/// Block 0 over a state that was made from its allocation.
+#[must_use]
+pub fn genesis_over(spec: &ChainSpec, state: Snapshot) -> SealedBlock {
+    sealed_over(spec, spec.genesis_header(state.root()), state)
+}
+
+/// The state root of block 0, made in memory: for a directory whose state has grown beyond it.
+///
+/// # Errors
+/// When the allocation names an account or a slot twice.
+pub fn genesis_root(spec: &ChainSpec, hash_pool: Arc<ThreadPool>) -> Result<B256, StateError> {
+    let mut store = MemoryStore::new(hash_pool);
+    Ok(genesis::from_alloc(&mut store, allocation(spec))?.root())
+}
+
+/// A block of which only header and state are known.
+fn sealed_over(spec: &ChainSpec, header: Header, state: Snapshot) -> SealedBlock {
     let hash = header.hash_slow();
     let context = context_of(&header, spec);
     let (_writer, block) = OpenBlock::new(context, &BlockMemory::new(1, 0));
-    Ok(SealedBlock {
+    SealedBlock {
         size_bytes: crate::builder::sealing::block_rlp_bytes(&header, 0),
         held_bytes: 0,
         header,
@@ -77,6 +91,16 @@ pub fn genesis_block<S: StateStore<Reader = Snapshot>>(
         state,
         sequence: Sequence(0),
         sealed_unix_ns: 0,
+    }
+}
+
+fn allocation(spec: &ChainSpec) -> impl Iterator<Item = genesis::GenesisAccount> + '_ {
+    spec.genesis.alloc.iter().map(|(address, account)| genesis::GenesisAccount {
+        address: *address,
+        balance_wei: account.balance,
+        nonce: account.nonce.unwrap_or(0),
+        code: account.code.clone().unwrap_or_default(),
+        storage: account.storage.iter().flatten().map(|(slot, value)| ((*slot).into(), (*value).into())).collect(),
     })
 }
 
@@ -139,6 +163,44 @@ pub struct Replay<'s, S> {
     /// Oldest first, bounded like those of a running builder core.
     recent: Vec<Arc<SealedBlock>>,
     held_bytes: u64,
+    /// The first of `recent` is no whole block: it goes when the next one comes.
+    stands_on_header: bool,
+}
+
+/// A version of the state that is older than the newest block, and the header of the block that it stands for.
+pub struct Base {
+    pub state: Snapshot,
+    pub header: Header,
+    pub hash: B256,
+}
+
+/// The newest of `versions` (newest first) that a chain up to `tip` can be continued from: it stands for a block below `tip`, so that the
+/// newest block is executed again and shows that state, rules and chain belong together. `None`: from block 0.
+///
+/// # Errors
+/// A block that is missing or damaged.
+pub fn newest_base<'v>(
+    versions: impl Iterator<Item = &'v Snapshot>,
+    chain: &impl BlockSource,
+    tip: u64,
+) -> Result<Option<Base>, ReplayError> {
+    for state in versions {
+        let number = state.stamp().number;
+        if number >= tip {
+            continue;
+        }
+        let mut base = None;
+        chain.visit(number, &mut |header, hash, _| {
+            if header.state_root == state.root() {
+                base = Some(Base { state: state.clone(), header: header.clone(), hash: *hash });
+            }
+            Ok(())
+        })?;
+        if base.is_some() {
+            return Ok(base);
+        }
+    }
+    Ok(None)
 }
 
 impl<'s, S: StateStore<Reader = Snapshot>> Replay<'s, S> {
@@ -151,15 +213,37 @@ impl<'s, S: StateStore<Reader = Snapshot>> Replay<'s, S> {
         let held_bytes = genesis.held_bytes;
         let memory = BlockMemory::new(limits::BLOCK_MEMORY_BLOCKS, limits::BLOCK_BODY_BYTES_MAX);
         let recent = vec![Arc::new(genesis)];
-        Self { spec, store, executor, memory, sealer: Sealer::default(), recent, held_bytes }
+        Self { spec, store, executor, memory, sealer: Sealer::default(), recent, held_bytes, stands_on_header: false }
     }
 
-    /// Executes everything that is stored after block 0.
+    /// Stands on a version of the state. At least one block must follow.
+    ///
+    /// # Errors
+    /// A block hash that is missing or damaged: the last 256 can be asked for by execution.
+    pub fn resume(
+        spec: &'s ChainSpec,
+        store: &'s mut S,
+        base: Base,
+        chain: &impl BlockSource,
+    ) -> Result<Self, ReplayError> {
+        let number = base.header.number;
+        let mut replay = Self::new(spec, store, sealed_over(spec, base.header, base.state));
+        assert_eq!(replay.tip().hash, base.hash, "a header hashes to its block's hash");
+        replay.stands_on_header = true;
+        let world = replay.executor.world();
+        for number in number.saturating_sub(255)..=number {
+            let hash = chain.hash_by_number(number)?.ok_or(ReplayError::BlockMissing { number })?;
+            world.set_block_hash(number, hash);
+        }
+        Ok(replay)
+    }
+
+    /// Executes everything that is stored behind what the replay stands on.
     ///
     /// # Errors
     /// The first block that does not come out as stored.
     pub fn stored(&mut self, chain: &impl BlockSource) -> Result<(), ReplayError> {
-        for number in 1..=chain.latest_number().unwrap_or(0) {
+        for number in self.tip().header.number + 1..=chain.latest_number().unwrap_or(0) {
             chain.visit(number, &mut |header, hash, txs| {
                 let sealed = self.stored_block(header, hash, txs)?;
                 self.remember(sealed)
@@ -209,6 +293,9 @@ impl<'s, S: StateStore<Reader = Snapshot>> Replay<'s, S> {
         self.executor.world().sealed(sealed.state.clone(), sealed.header.number, sealed.hash);
         self.held_bytes += sealed.held_bytes;
         self.recent.push(Arc::new(sealed));
+        if std::mem::take(&mut self.stands_on_header) {
+            self.recent.remove(0);
+        }
         while self.recent.len() > limits::RECENT_BLOCKS_MAX
             || (self.recent.len() > 2 && self.held_bytes > limits::RECENT_BLOCKS_BYTES_MAX)
         {

@@ -16,7 +16,7 @@ use crate::builder::execution::requests_hash;
 use crate::primitives::{B256, Bloom, Bytes, Sequence};
 use crate::state::ListRoot;
 use crate::state::bloom::{BloomCache, accrue};
-use crate::state::{Snapshot, StateChanges, StateError, StateStore};
+use crate::state::{Snapshot, Stamp, StateChanges, StateError, StateStore};
 
 /// What the builder hands over when a block ends.
 pub struct ClosedBlock {
@@ -86,7 +86,8 @@ impl Sealer {
         now_unix_ns: u64,
     ) -> Result<SealedBlock, StateError> {
         self.follow(&closed.block);
-        let state = store.commit(parent, &closed.changes)?;
+        let stamp = Stamp { number: closed.block.context.number, sequence: closed.sequence.0 };
+        let state = store.commit_block(stamp, parent, &closed.changes)?;
         let header = self.header(&closed, crate::state::StateReader::root(&state));
         let hash = header.hash_slow();
         let size_bytes = block_rlp_bytes(&header, closed.block.body().len());

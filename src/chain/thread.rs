@@ -121,7 +121,6 @@ mod tests {
     use crate::mempool::EndState;
     use crate::primitives::{B256, Fork};
     use crate::ring::ring;
-    use crate::state::Store;
 
     #[track_caller]
     fn until(condition: impl Fn() -> bool) {
@@ -138,7 +137,8 @@ mod tests {
         let (writer, reader) = ChainWriter::open(dir.path(), ChainLimits::default()).unwrap();
         let syncer = writer.syncer();
         let pool = Arc::new(rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap());
-        let mut genesis = genesis_block(&dev_genesis(Fork::Osaka, 1).unwrap(), &mut Store::new(pool)).unwrap();
+        let mut genesis =
+            genesis_block(&dev_genesis(Fork::Osaka, 1).unwrap(), &mut crate::testing::state_disk::store(pool)).unwrap();
         genesis.sequence = Sequence(3);
         let genesis = Arc::new(genesis);
         let (bell, builder_bell) = (Arc::new(Doorbell::for_thread()), Arc::new(Doorbell::for_thread()));

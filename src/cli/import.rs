@@ -13,6 +13,8 @@ use crate::chain::{ChainLimits, ChainWriter};
 use crate::config::genesis::ChainSpec;
 use crate::primitives::Bytes;
 use crate::state::Store;
+use crate::state::files::file_disk::FileDisk;
+use crate::state::files::recovery::StateSettings;
 use crate::topology::startup::hash_pool;
 use crate::witness::import::{Importer, next_block};
 
@@ -25,8 +27,12 @@ pub fn command() -> Command {
         .arg(path("genesis", "FILE", "Genesis in go-ethereum's JSON format").required(true))
         .arg(path("blocks", "FILE.rlp", "RLP of the blocks from block 1 on, one behind the other").required(true))
         .arg(
-            path("data-dir", "DIR", "Where the chain database is written, in DIR/chain; it must not hold a chain")
-                .required(true),
+            path(
+                "data-dir",
+                "DIR",
+                "Where chain database and state are written, in DIR/chain and DIR/state; it must not hold a chain",
+            )
+            .required(true),
         )
         .arg(path("witness-dir", "OUT", "Where OUT/<number>.rlp is written, the witness of each block"))
 }
@@ -46,12 +52,17 @@ pub fn run(matches: &ArgMatches) -> Result<()> {
 }
 
 fn import(spec: &ChainSpec, file: &Bytes, data_dir: &Path, witness_dir: Option<&Path>) -> Result<()> {
-    let mut store = Store::new(Arc::new(hash_pool(0)?));
-    let genesis = genesis_block(spec, &mut store)?;
     let (mut writer, reader) = ChainWriter::open(&data_dir.join("chain"), ChainLimits::default())?;
     if let Some(newest) = reader.latest_number() {
         bail!("{} holds a chain up to block {newest}", data_dir.display());
     }
+    let disk = FileDisk::open(&data_dir.join("state"), true)?;
+    let mut store = Store::open(Arc::new(hash_pool(0)?), Box::new(disk), StateSettings::default())?;
+    if let Some(newest) = store.newest() {
+        bail!("{} holds a state of block {}", data_dir.display(), newest.stamp().number);
+    }
+    let mut syncer = store.take_syncer().context("a new store has its syncer")?;
+    let genesis = genesis_block(spec, &mut store)?;
     writer.append(&Recorder::default().record(&genesis).0)?;
     let mut importer = Importer::new(spec, &mut store, &genesis);
     let (mut offset, mut count) = (0, 0_u64);
@@ -71,7 +82,9 @@ fn import(spec: &ChainSpec, file: &Bytes, data_dir: &Path, witness_dir: Option<&
         offset += bytes.len();
         count += 1;
     }
+    // The state may lag the chain database, never lead it.
     writer.sync()?;
+    syncer.sync(u64::MAX)?;
     println!("imported {count} blocks");
     Ok(())
 }

@@ -6,6 +6,7 @@ mod import;
 mod journal;
 mod logging;
 mod run;
+mod state;
 mod verify;
 
 use std::path::PathBuf;
@@ -28,6 +29,7 @@ pub fn main() -> Result<()> {
         Some(("journal", matches)) => journal::run(matches),
         Some(("import", matches)) => import::run(matches),
         Some(("verify", matches)) => verify::run(matches),
+        Some(("state", matches)) => state::run(matches),
         Some(("config", matches)) => print_config(matches),
         _ => unreachable!("clap requires one of the commands above"),
     }
@@ -53,6 +55,7 @@ fn command() -> Command {
         .subcommand(journal::command())
         .subcommand(import::command())
         .subcommand(verify::command())
+        .subcommand(state::command())
         .subcommand(
             Command::new("config")
                 .about("Shows or checks the effective configuration")

@@ -240,6 +240,7 @@ pub struct Config {
     pub order: Order,
     pub mempool: MempoolConfig,
     pub journal: JournalConfig,
+    pub state: StateConfig,
     pub query: QueryConfig,
     pub hash_threads: usize,
     pub status_retention_ns: u64,
@@ -294,6 +295,13 @@ pub struct JournalConfig {
 }
 
 #[derive(Clone, Debug)]
+pub struct StateConfig {
+    /// `None`: `state` in the data directory.
+    pub dir: Option<PathBuf>,
+    pub segment_bytes: u64,
+}
+
+#[derive(Clone, Debug)]
 pub struct QueryConfig {
     pub threads: usize,
     pub gas_max: u64,
@@ -335,6 +343,7 @@ impl Config {
                 per_sender_max: raw.number("mempool.per-sender-max", "1 to 1048576", 1, 1 << 20)?,
             },
             journal: JournalConfig::from_raw(raw)?,
+            state: StateConfig::from_raw(raw)?,
             query: QueryConfig {
                 threads: raw.number("query.threads", "1 to 64", 1, 64)?,
                 gas_max: raw.number("query.gas-max", "21000 or more", 21_000, u64::MAX)?,
@@ -403,6 +412,17 @@ impl JournalConfig {
                 })
             })?,
             segments_kept_max: raw.number("journal.segments-kept", "3 to 65536", 3, 65_536)?,
+        })
+    }
+}
+
+impl StateConfig {
+    fn from_raw(raw: &RawConfig) -> Result<Self, ConfigError> {
+        Ok(Self {
+            dir: raw.optional("state.dir", "a directory", |value| Some(PathBuf::from(value)))?,
+            segment_bytes: raw.value("state.segment-bytes", "16 MiB to 4 GiB, a power of two", |value| {
+                value.parse().ok().filter(|bytes: &u64| (16 << 20..=4 << 30).contains(bytes) && bytes.is_power_of_two())
+            })?,
         })
     }
 }

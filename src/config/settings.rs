@@ -85,6 +85,12 @@ pub const SETTINGS: &[Setting] = &[
         "12",
         "Segments held before transactions that still wait in the pool are copied forward to free the oldest",
     ),
+    setting(
+        "state.dir",
+        "",
+        "Directory of the state files, on a disk of its own for example. Unset: `state` in the data directory",
+    ),
+    setting("state.segment-bytes", "67108864", "Size of a segment of a new state, a power of two"),
     setting("query.threads", "2", "Threads for heavy reads (eth_call, eth_getLogs, …)"),
     setting("query.gas-max", "50000000", "Gas of one eth_call or eth_estimateGas"),
     setting("query.timeout-ms", "2000", "Time of one heavy read"),

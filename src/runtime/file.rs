@@ -30,6 +30,29 @@ pub fn write(file: &File, offset: u64, bytes: &[u8], flags: i32) -> io::Result<u
     u64::try_from(written).map_err(|_| io::Error::last_os_error())
 }
 
+/// Writes words, as they lie in memory, at `offset` by one `pwritev`; answers how many bytes were written.
+///
+/// # Errors
+/// The kernel's.
+pub fn write_words(file: &File, offset: u64, parts: &[&[u64]]) -> io::Result<u64> {
+    let offset = libc::off_t::try_from(offset).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+    let part =
+        |words: &&[u64]| libc::iovec { iov_base: words.as_ptr().cast_mut().cast(), iov_len: size_of_val(*words) };
+    let parts: Vec<libc::iovec> = parts.iter().map(part).collect();
+    let count = i32::try_from(parts.len()).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+    // SAFETY: the parts lie in slices that live until the return; the kernel only reads them.
+    let written = unsafe { libc::pwritev(file.as_raw_fd(), parts.as_ptr(), count, offset) };
+    // Negative exactly when it failed.
+    u64::try_from(written).map_err(|_| io::Error::last_os_error())
+}
+
+/// The bytes of words, as they lie in memory.
+#[must_use]
+pub fn bytes_of(words: &[u64]) -> &[u8] {
+    // SAFETY: every byte of a word is initialised, bytes need no alignment, and the length is the slice's own.
+    unsafe { std::slice::from_raw_parts(words.as_ptr().cast(), size_of_val(words)) }
+}
+
 /// Makes the file `bytes` long and reserves room for all of it. A file system that cannot reserve only gets the length.
 ///
 /// # Errors

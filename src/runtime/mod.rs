@@ -6,6 +6,10 @@ pub mod affinity;
 
 pub mod slab;
 
+pub mod address_range;
+
+pub mod bus_fault;
+
 pub mod file;
 
 pub mod socket;

@@ -8,16 +8,15 @@
 
 pub mod bloom;
 pub mod driver;
+pub mod files;
 pub mod genesis;
 pub mod list_root;
 pub mod memory;
-
-/// The nodes of the tries.
-pub mod trie {
-    pub use super::memory::node;
-}
+pub mod trie;
 
 pub use list_root::ListRoot;
+
+use files::disk::FileName;
 
 use alloy_primitives::{Address, B256, Bytes, U256, b256};
 
@@ -27,11 +26,14 @@ pub const CODE_HASH_EMPTY: B256 = b256!("c5d2460186f7233c927e7db2dcc703c0e500b65
 /// Root of a trie without entries: Keccak-256 of the RLP empty string.
 pub const ROOT_EMPTY: B256 = b256!("56e81f171bcc55a6ff8345e692c0f86e5b48e01b996cadc001622fb5e363b421");
 
+/// Versions that can be asked for by root: what a reorganisation of two epochs (64 blocks) needs, twice.
+pub const STATE_ROOTS_RETAINED: usize = 128;
+
 /// The state version that the rest of the crate reads.
-pub type Snapshot = memory::Reader;
+pub type Snapshot = files::Reader;
 
 /// The store that makes versions.
-pub type Store = memory::MemoryStore;
+pub type Store = files::FileStore;
 
 /// An account as the trie holds it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,6 +90,33 @@ pub enum StateError {
     /// The version is a part of a state, and this is not in it. Who made the reader knows what is missing.
     #[error("the partial state lacks what was asked for")]
     Partial,
+    /// What is in a file is not what was written there.
+    #[error("state file {file}, offset {offset}: {what}")]
+    Damaged { file: FileName, offset: u64, what: &'static str },
+    #[error("state: {op} {file} at {offset}: {}", std::io::Error::from_raw_os_error(*code))]
+    Io { op: &'static str, file: FileName, offset: u64, code: i32 },
+    #[error("state: write {file} at {offset}: {written} of {wanted} bytes were written")]
+    Short { file: FileName, offset: u64, wanted: u64, written: u64 },
+    #[error("state: no space on the disk for {bytes} bytes of {file}")]
+    Full { file: FileName, bytes: u64 },
+    /// Live segments fill the addresses that were reserved for them.
+    #[error("state: {segments} segments are in use, and no more can be mapped")]
+    RangeFull { segments: u32 },
+    /// An earlier write or sync failed: nobody knows what is on the disk, so nothing more is written.
+    #[error("state: a write or sync failed before: nothing more is written")]
+    Poisoned,
+    /// The simulated machine stopped here.
+    #[error("the simulated machine stopped")]
+    Crashed,
+}
+
+/// What a commit stands for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stamp {
+    /// Number of the block.
+    pub number: u64,
+    /// Journal record that must be durable before the version counts after a restart.
+    pub sequence: u64,
 }
 
 /// One published version of the state. Reading takes no lock; a handle keeps its version alive.
@@ -112,6 +141,19 @@ pub trait StateStore {
 
     /// The version after `changes`. `parent` may be any version of this store, however old.
     fn commit(&mut self, parent: &Self::Reader, changes: &StateChanges) -> Result<Self::Reader, StateError>;
+
+    /// As [`StateStore::commit`], for a block: what a start finds of it on the disk is found by its number.
+    ///
+    /// # Errors
+    /// As [`StateStore::commit`].
+    fn commit_block(
+        &mut self,
+        _stamp: Stamp,
+        parent: &Self::Reader,
+        changes: &StateChanges,
+    ) -> Result<Self::Reader, StateError> {
+        self.commit(parent, changes)
+    }
 
     /// The version without accounts.
     fn empty(&self) -> Self::Reader;

@@ -138,7 +138,7 @@ impl BenchChain {
     #[must_use]
     pub fn with(spec: ChainSpec, adjust: impl FnOnce(&mut CoreSettings, &mut Limits)) -> Self {
         let hash_pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().expect("one thread");
-        let mut store = Store::new(Arc::new(hash_pool));
+        let mut store = crate::testing::state_disk::store(Arc::new(hash_pool));
         let genesis = replay::genesis_block(&spec, &mut store).expect("a genesis that commits");
         let now = Now { monotonic_ns: NS_PER_S, unix_ns: (genesis.header.timestamp + 1) * NS_PER_S };
         let mut world = World::new(genesis.state.clone());

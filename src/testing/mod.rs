@@ -13,3 +13,7 @@ pub mod node;
 pub mod rng;
 
 pub mod signing;
+
+pub mod state_disk;
+
+mod state_map;

@@ -12,7 +12,7 @@ use rayon::ThreadPool;
 use crate::builder::block::SealedBlock;
 use crate::builder::core::{JournalRoom, Now};
 use crate::builder::replay::from_journal::{self, JournalView, Resumed};
-use crate::builder::replay::{BlockSource, Replay, ReplayError, StoredTxView, Visit, genesis_block};
+use crate::builder::replay::{Base, BlockSource, Replay, ReplayError, StoredTxView, Visit, genesis_block, newest_base};
 use crate::chain::ChainError;
 use crate::codec::transaction::tx_hash;
 use crate::config::genesis::ChainSpec;
@@ -23,10 +23,13 @@ use crate::journal::storage::{BLOCK_BYTES, Storage, StorageError, SyncPoint};
 use crate::mempool::Conditions;
 use crate::messages::{BuilderAnswer, BuilderRead, BuilderReply, ChainMessage, SubmitWait};
 use crate::primitives::{Address, B256, Sequence};
-use crate::state::Store;
+use crate::state::files::FileStore;
+use crate::state::files::recovery::StateSettings;
+use crate::state::files::sync::Syncer;
 use crate::testing::bench_chain::{BenchChain, Standing};
 use crate::testing::disk::SimDisk;
 use crate::testing::rng::SimRng;
+use crate::testing::state_disk::StateDisk;
 
 const NS_PER_S: u64 = 1_000_000_000;
 const SEGMENT_BYTES: u64 = 16 * BLOCK_BYTES as u64;
@@ -130,6 +133,7 @@ pub struct Seen {
 /// One process.
 struct Process {
     chain: BenchChain,
+    state: Syncer,
     log: Log,
     disk: SimDisk,
     /// Turns on their way to the journal thread.
@@ -146,6 +150,8 @@ struct Process {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
     pub starts: u64,
+    /// Starts that went on from a version of the state other than block 0's.
+    pub resumed: u64,
     pub power_cuts: u64,
     pub acknowledged: u64,
     pub places: u64,
@@ -159,6 +165,7 @@ pub struct Machine {
     spec: ChainSpec,
     pool: Arc<ThreadPool>,
     pub disk: SimDisk,
+    state_disk: StateDisk,
     chain: SimChain,
     now: Now,
     pub rng: SimRng,
@@ -184,6 +191,7 @@ impl Machine {
             spec,
             pool,
             disk: SimDisk::new(seed, leave_out),
+            state_disk: StateDisk::new(seed),
             chain: SimChain::default(),
             now: Now { monotonic_ns: NS_PER_S, unix_ns },
             rng: SimRng::new(seed ^ 0x5eed),
@@ -224,16 +232,30 @@ impl Machine {
             crate::journal::scan::ScanError::Storage(error) => StartFault::Storage(error),
             other => StartFault::Refused(other.to_string()),
         })?;
-        let mut store = Store::new(Arc::clone(&self.pool));
-        let genesis = genesis_block(&self.spec, &mut store).map_err(StartFault::refused)?;
-        if self.chain.blocks.is_empty() {
-            self.chain.append(&genesis);
-            self.chain.synced_count = 1;
+        let history = scanned.as_ref().map(|scanned| History::read(scanned.records())).transpose();
+        let history = history.map_err(StartFault::refused)?;
+        if let Some(history) = &history {
+            self.chain.cut(from_journal::agreed_tip(&self.chain, history).map_err(StartFault::refused)?);
         }
+        let (mut store, base) = self.open_state()?;
+        let syncer = store.take_syncer().expect("a store that was just opened has it");
         let settings =
             LogSettings { segment_bytes: SEGMENT_BYTES, group_bytes_max: GROUP_BYTES_MAX, segments_kept_max: 3 };
-        let mut replay = Replay::new(&self.spec, &mut store, genesis);
-        let (mut log, resumed) = match &scanned {
+        let mut replay = match base {
+            Some(base) => {
+                self.tally.resumed += 1;
+                Replay::resume(&self.spec, &mut store, base, &self.chain).map_err(StartFault::refused)?
+            }
+            None => {
+                let genesis = genesis_block(&self.spec, &mut store).map_err(StartFault::refused)?;
+                if self.chain.blocks.is_empty() {
+                    self.chain.append(&genesis);
+                    self.chain.synced_count = 1;
+                }
+                Replay::new(&self.spec, &mut store, genesis)
+            }
+        };
+        let (mut log, resumed) = match scanned.as_ref().zip(history.as_ref()) {
             None if self.chain.blocks.len() > 1 => return Err(StartFault::Refused("the journal is gone".to_owned())),
             None => {
                 let mut log = Log::create(settings, [7; 16]);
@@ -242,13 +264,10 @@ impl Machine {
                 }
                 (log, Resumed::default())
             }
-            Some(scanned) => {
-                let history = History::read(scanned.records()).map_err(StartFault::refused)?;
-                let tip = from_journal::agreed_tip(&self.chain, &history).map_err(StartFault::refused)?;
-                self.chain.cut(tip);
+            Some((scanned, history)) => {
                 replay.stored(&self.chain).map_err(StartFault::refused)?;
                 let bytes_at = |at| scanned.record_at(at);
-                let view = JournalView { history: &history, bytes_at: &bytes_at };
+                let view = JournalView { history, bytes_at: &bytes_at };
                 let chain = &mut self.chain;
                 let keep = &mut |sealed: &SealedBlock| {
                     chain.append(sealed);
@@ -257,7 +276,7 @@ impl Machine {
                 let resumed = replay.journaled(&view, keep).map_err(StartFault::refused)?;
                 let ends = from_journal::ends(&view, |_, _| Ok(false)).map_err(StartFault::refused)?;
                 self.chain.ends.extend(ends.iter().map(|end| end.hash));
-                let mut log = Log::resume(settings, scanned, &history);
+                let mut log = Log::resume(settings, scanned, history);
                 if self.mutant != Some(Mutant::Chain) {
                     self.chain.sync();
                 }
@@ -272,11 +291,28 @@ impl Machine {
             log.slot_created(slot);
         }
         let (recent, world) = replay.into_parts();
-        self.process(Standing { recent, world, store, resumed }, log, disk)
+        self.process(Standing { recent, world, store, resumed }, syncer, log, disk)
+    }
+
+    /// The state, and the version of it to go on from; an empty state where there is none.
+    fn open_state(&mut self) -> Result<(FileStore, Option<Base>), StartFault> {
+        let settings = StateSettings { segment_bytes: 256 << 10, range_bytes: 1 << 30 };
+        let open = |disk: &StateDisk| {
+            let disk = Box::new(disk.clone());
+            FileStore::open(Arc::clone(&self.pool), disk, settings).map_err(StartFault::refused)
+        };
+        let store = open(&self.state_disk)?;
+        let tip = self.chain.latest_number().unwrap_or(0);
+        let base = newest_base(store.retained_versions().rev(), &self.chain, tip).map_err(StartFault::refused)?;
+        if base.is_some() || store.newest().is_none() {
+            return Ok((store, base));
+        }
+        self.state_disk = StateDisk::new(self.rng.word());
+        Ok((open(&self.state_disk)?, None))
     }
 
     /// A process over what was recovered.
-    fn process(&self, standing: Standing, log: Log, disk: SimDisk) -> Result<Process, StartFault> {
+    fn process(&self, standing: Standing, state: Syncer, log: Log, disk: SimDisk) -> Result<Process, StartFault> {
         let durable = standing.resumed.sequence;
         let chain = BenchChain::resume(self.spec.clone(), standing, self.now, true, |settings, limits| {
             settings.timestamp_lead_s = 1_000;
@@ -287,6 +323,7 @@ impl Machine {
         .map_err(StartFault::refused)?;
         let mut process = Process {
             chain,
+            state,
             log,
             disk,
             turns: VecDeque::new(),
@@ -409,6 +446,10 @@ impl Machine {
     /// The thread that syncs.
     pub fn sync_chain(&mut self) {
         let Some(process) = &mut self.process else { return };
+        if self.rng.chance(1, 2) {
+            // The state's own disk does not fail here: `state/files/tests.rs` is about that.
+            process.state.sync(process.durable.0).expect("the disk of the state works");
+        }
         if process.processed > Sequence(0) {
             if self.mutant != Some(Mutant::Chain) {
                 self.chain.sync();
@@ -423,9 +464,11 @@ impl Machine {
         if is_power_cut {
             self.tally.power_cuts += 1;
             self.disk.power_cut();
+            self.state_disk.power_cut();
             self.chain.power_cut(&mut self.rng);
         } else {
             self.disk.kill();
+            self.state_disk.kill();
         }
     }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::builder::block::SealedBlock;
 use crate::builder::core::Start;
 use crate::builder::replay::from_journal::{self, JournalView, Resumed};
-use crate::builder::replay::{self, Replay};
+use crate::builder::replay::{self, Base, Replay};
 use crate::builder::world::World;
 use crate::chain::sealed_record::Recorder;
 use crate::chain::{ChainLimits, ChainReader, ChainWriter};
@@ -22,6 +22,8 @@ use crate::limits;
 use crate::primitives::{B256, Sequence};
 use crate::runtime::clock;
 use crate::state::Store;
+use crate::state::files::file_disk::FileDisk;
+use crate::state::files::recovery::StateSettings;
 use crate::topology::{LaunchError, processor_count};
 
 /// A directory that lives as long as the process means it to.
@@ -116,7 +118,7 @@ impl Opened {
     }
 }
 
-/// Opens journal and chain database, writes block 0 into an empty one, and executes everything else again.
+/// Opens journal, chain database and state, writes block 0 into empty ones, and executes what the state does not have yet.
 fn open_chain(config: &Config, spec: &ChainSpec, data_dir: &Path) -> Result<Opened, LaunchError> {
     let journal_dir = config.journal.dir.clone().unwrap_or_else(|| data_dir.join("journal"));
     let sync = if config.journal.sync { SyncMode::Always } else { SyncMode::Off };
@@ -130,35 +132,43 @@ fn open_chain(config: &Config, spec: &ChainSpec, data_dir: &Path) -> Result<Open
     let chain_limits =
         ChainLimits { status_retention_ms: config.status_retention_ns / 1_000_000, ..ChainLimits::default() };
     let (mut writer, reader) = ChainWriter::open(&data_dir.join("chain"), chain_limits)?;
-    let mut store = Store::new(Arc::new(hash_pool(config.hash_threads)?));
-    let genesis = replay::genesis_block(spec, &mut store).map_err(replay::ReplayError::from)?;
-    let genesis_hash = genesis.hash;
-    match reader.hash_by_number(0)? {
-        None => writer.append(&Recorder::default().record(&genesis).0)?,
-        Some(stored) if stored != genesis_hash => {
-            return Err(replay::ReplayError::GenesisDiffers { stored, configured: genesis_hash }.into());
-        }
-        Some(_) => {}
+    let blocks = reader.latest_number().unwrap_or(0);
+    if scanned.is_none() && blocks > 0 {
+        return Err(LaunchError::JournalMissing { dir: journal_dir, blocks });
     }
+    let hash_pool = Arc::new(hash_pool(config.hash_threads)?);
+    // Before anything is changed: this may be the wrong directory.
+    let stored_genesis = check_genesis(spec, &reader, &hash_pool)?;
+    let history = scanned.as_ref().map(|scanned| History::read(scanned.records())).transpose()?;
+    let tip = match &history {
+        Some(history) => cut_chain(history, &mut writer, &reader)?,
+        None => reader.latest_number().unwrap_or(0),
+    };
+    let state_dir = config.state.dir.clone().unwrap_or_else(|| data_dir.join("state"));
+    let stored = StoredState { config, dir: &state_dir, hash_pool: &hash_pool };
+    let (mut store, base) = stored.open(&reader, tip)?;
     let settings = LogSettings {
         segment_bytes: config.journal.segment_bytes,
         group_bytes_max: limits::JOURNAL_GROUP_BYTES_MAX,
         segments_kept_max: config.journal.segments_kept_max,
     };
-    let mut replay = Replay::new(spec, &mut store, genesis);
-    let (log, Resumed { start, sequence }) = match scanned {
-        None => {
-            let blocks = reader.latest_number().unwrap_or(0);
-            if blocks > 0 {
-                return Err(LaunchError::JournalMissing { dir: journal_dir, blocks });
+    let (mut replay, genesis_hash) = match (base, stored_genesis) {
+        (Some(base), Some(hash)) => (Replay::resume(spec, &mut store, base, &reader)?, hash),
+        _ => {
+            let genesis = replay::genesis_block(spec, &mut store).map_err(replay::ReplayError::from)?;
+            if stored_genesis.is_none() {
+                writer.append(&Recorder::default().record(&genesis).0)?;
             }
-            (begin_journal(settings, &mut storage)?, Resumed::default())
+            let hash = genesis.hash;
+            (Replay::new(spec, &mut store, genesis), hash)
         }
-        Some(scanned) => {
-            let history = History::read(scanned.records())?;
-            report(&scanned, &history);
-            let resumed = resume(&mut replay, &scanned, &history, &mut writer, &reader)?;
-            let mut log = Log::resume(settings, &scanned, &history);
+    };
+    let (log, Resumed { start, sequence }) = match scanned.as_ref().zip(history.as_ref()) {
+        None => (begin_journal(settings, &mut storage)?, Resumed::default()),
+        Some((scanned, history)) => {
+            report(scanned, history);
+            let resumed = resume(&mut replay, scanned, history, &mut writer, &reader)?;
+            let mut log = Log::resume(settings, scanned, history);
             // What earlier processes left in the chain database frees segments too, however short they lived.
             writer.sync()?;
             log.chain_synced(history.last);
@@ -167,19 +177,68 @@ fn open_chain(config: &Config, spec: &ChainSpec, data_dir: &Path) -> Result<Open
     };
     let log = make_room(log, &mut storage)?;
     let (recent, world) = replay.into_parts();
-    Ok(Opened {
-        writer,
-        reader,
-        store,
-        world,
-        recent,
-        genesis_hash,
-        log,
-        storage,
-        start,
-        sequence,
-        temporary_dir: None,
-    })
+    let temporary_dir = None;
+    Ok(Opened { writer, reader, store, world, recent, genesis_hash, log, storage, start, sequence, temporary_dir })
+}
+
+/// The hash of the stored block 0, which must be the configured one; `None` when nothing is stored.
+fn check_genesis(
+    spec: &ChainSpec,
+    reader: &ChainReader,
+    hash_pool: &Arc<rayon::ThreadPool>,
+) -> Result<Option<B256>, LaunchError> {
+    let Some(stored) = reader.hash_by_number(0)? else { return Ok(None) };
+    let configured = spec.genesis_header(replay::genesis_root(spec, Arc::clone(hash_pool))?).hash_slow();
+    if stored != configured {
+        return Err(replay::ReplayError::GenesisDiffers { stored, configured }.into());
+    }
+    Ok(Some(stored))
+}
+
+/// Brings the chain database to what the journal says. Answers the number of the newest block that stays.
+fn cut_chain(history: &History, writer: &mut ChainWriter, reader: &ChainReader) -> Result<u64, LaunchError> {
+    let tip = from_journal::agreed_tip(reader, history)?;
+    if reader.latest_number().is_some_and(|stored| stored > tip) {
+        tracing::warn!(block = tip, "blocks above were rolled back: cutting the chain database");
+        writer.truncate_to(tip)?;
+    }
+    Ok(tip)
+}
+
+/// Where the state is kept.
+struct StoredState<'c> {
+    config: &'c Config,
+    dir: &'c Path,
+    hash_pool: &'c Arc<rayon::ThreadPool>,
+}
+
+impl StoredState<'_> {
+    /// Opens the state and finds the newest version that a chain up to `tip` can be continued from. Where there is none (the files are new, or
+    /// blocks were rolled back below what is retained), the state is made again from block 0.
+    fn open(&self, reader: &ChainReader, tip: u64) -> Result<(Store, Option<Base>), LaunchError> {
+        let store = self.open_files(false)?;
+        if store.newest().is_none() {
+            return Ok((store, None));
+        }
+        if let Some(base) = replay::newest_base(store.retained_versions().rev(), reader, tip)? {
+            tracing::info!(block = base.header.number, dir = %self.dir.display(), "state read");
+            return Ok((store, Some(base)));
+        }
+        if tip > 0 {
+            tracing::warn!(tip, dir = %self.dir.display(), "the state has no version of this chain: it is made again from block 0");
+        }
+        drop(store);
+        Ok((self.open_files(true)?, None))
+    }
+
+    fn open_files(&self, is_wiped: bool) -> Result<Store, LaunchError> {
+        let mut disk = FileDisk::open(self.dir, self.config.data_dir.is_some())?;
+        if is_wiped {
+            disk.wipe()?;
+        }
+        let settings = StateSettings { segment_bytes: self.config.state.segment_bytes, ..StateSettings::default() };
+        Ok(Store::open(Arc::clone(self.hash_pool), Box::new(disk), settings)?)
+    }
 }
 
 /// The threads that the state's owner lends work to; 0 = half of the processors.
@@ -221,7 +280,7 @@ fn make_room(mut log: Log, storage: &mut FileStorage) -> Result<Log, LaunchError
     Ok(log)
 }
 
-/// Brings the chain database to what the journal says, executes what it does not have, and keeps that.
+/// Executes what the chain database has behind the state, and what only the journal has, and keeps that.
 fn resume(
     replay: &mut Replay<'_, Store>,
     scanned: &Scan<SlotBytes>,
@@ -229,11 +288,6 @@ fn resume(
     writer: &mut ChainWriter,
     reader: &ChainReader,
 ) -> Result<Resumed, LaunchError> {
-    let tip = from_journal::agreed_tip(reader, history)?;
-    if reader.latest_number().is_some_and(|stored| stored > tip) {
-        tracing::warn!(block = tip, "blocks above were rolled back: cutting the chain database");
-        writer.truncate_to(tip)?;
-    }
     replay.stored(reader)?;
     let bytes_at = |at| scanned.record_at(at);
     let journal = JournalView { history, bytes_at: &bytes_at };

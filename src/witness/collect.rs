@@ -178,6 +178,8 @@ impl<'s> Walk<'s> {
                 Ok(leaf_left(&leaf.key, touches))
             }
             Node::Slot(leaf) => Ok(leaf_left(&leaf.key, touches)),
+            // Codes have a trie of their own.
+            Node::Code(_) => Err(StateError::NodeBroken { node: link.node }),
         }
     }
 

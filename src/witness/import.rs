@@ -18,7 +18,7 @@ use crate::builder::world::World;
 use crate::codec::transaction::RlpFault;
 use crate::config::genesis::ChainSpec;
 use crate::primitives::{B256, Bytes};
-use crate::state::{Snapshot, StateError, StateReader, StateStore};
+use crate::state::{Snapshot, Stamp, StateError, StateReader, StateStore};
 
 /// Blocks whose hashes `BLOCKHASH` gives.
 const HEADERS_KEPT: usize = 256;
@@ -119,7 +119,8 @@ impl<'s, S: StateStore<Reader = Snapshot>> Importer<'s, S> {
             self.headers.get(self.headers.len().checked_sub(behind + 1)?).cloned()
         };
         let witness = Witness::of_block(number, parent, &executed.accesses, &executed.changes, header)?;
-        let state = self.store.commit(parent, &executed.changes)?;
+        // No journal stands behind imported blocks.
+        let state = self.store.commit_block(Stamp { number, sequence: 0 }, parent, &executed.changes)?;
         if let Err(error) = same_root(block.header.state_root, state.root()) {
             self.restart();
             return Err(error.into());

@@ -170,6 +170,7 @@ fn nothing_seen_is_lost_or_moved_by_any_crash() {
             Err(_) => panic!("panicked\nSIM_SEED={seed} cargo test --test it sim"),
         };
         sum.starts += tally.starts;
+        sum.resumed += tally.resumed;
         sum.power_cuts += tally.power_cuts;
         sum.acknowledged += tally.acknowledged;
         sum.places += tally.places;
@@ -180,6 +181,7 @@ fn nothing_seen_is_lost_or_moved_by_any_crash() {
     println!("simulation: {sum:?}");
     if std::env::var_os("SIM_SEED").is_none() {
         assert!(sum.power_cuts > SEEDS && sum.blocks > 0 && sum.acknowledged > 0 && sum.places > 0, "{sum:?}");
+        assert!(sum.resumed > SEEDS, "starts go on from a version of the state: {sum:?}");
         assert!(sum.segments > 3 && sum.full > 0, "segments are used again and the disk gets full: {sum:?}");
     }
 }

@@ -26,7 +26,9 @@ impl Drop for TestDir {
 }
 
 fn store() -> Store {
-    Store::new(Arc::new(rayon::ThreadPoolBuilder::new().num_threads(1).build().expect("one thread")))
+    crate::testing::state_disk::store(Arc::new(
+        rayon::ThreadPoolBuilder::new().num_threads(1).build().expect("one thread"),
+    ))
 }
 
 /// Three blocks of transfers on disk, and the hash of the last.

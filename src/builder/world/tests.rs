@@ -9,7 +9,9 @@ const CONTRACT: Address = Address::repeat_byte(0xc0);
 
 /// A world over one account with one wei, code, and slot 1 set to 1.
 fn world() -> (World, Store) {
-    let mut store = Store::new(Arc::new(rayon::ThreadPoolBuilder::new().num_threads(1).build().expect("one thread")));
+    let mut store = crate::testing::state_disk::store(Arc::new(
+        rayon::ThreadPoolBuilder::new().num_threads(1).build().expect("one thread"),
+    ));
     let account = genesis::GenesisAccount {
         address: CONTRACT,
         balance_wei: U256::ONE,

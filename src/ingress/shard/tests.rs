@@ -20,7 +20,6 @@ use crate::mempool::{EndState, Reject};
 use crate::messages::{BuilderAnswer, BuilderRead, Refusal};
 use crate::primitives::{Address, B256, Fork, Sequence, U256};
 use crate::ring::{Doorbell, ring};
-use crate::state::Store;
 use crate::testing::signing::{SetCode, TestKey};
 
 const CHAIN_ID: u64 = 61_972;
@@ -46,7 +45,7 @@ fn fixture() -> Fixture {
 fn fixture_with(change: impl FnOnce(&mut ShardSeat)) -> Fixture {
     let pool = Arc::new(rayon::ThreadPoolBuilder::new().num_threads(1).build().expect("one thread"));
     let spec = dev_genesis(Fork::Osaka, 1).expect("the development genesis is whole");
-    let genesis = genesis_block(&spec, &mut Store::new(pool)).expect("an empty store takes it");
+    let genesis = genesis_block(&spec, &mut crate::testing::state_disk::store(pool)).expect("an empty store takes it");
     let (doorbell, builder_bell) = (Arc::new(Doorbell::for_task()), Arc::new(Doorbell::for_thread()));
     let heads = Arc::new(Heads::new([Arc::new(genesis)].into(), None));
     let (bells, chain_bell) = (vec![Arc::clone(&doorbell)], Arc::new(Doorbell::for_thread()));

@@ -244,7 +244,7 @@ pub fn heads(blocks: &[MemoryBlock], state: &Snapshot, open: Option<Arc<OpenBloc
 
 pub fn store() -> Store {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().expect("one thread can be started");
-    Store::new(Arc::new(pool))
+    crate::testing::state_disk::store(Arc::new(pool))
 }
 
 pub fn account(address: Address, balance_wei: u64, code: &[u8], storage: &[(u64, u64)]) -> GenesisAccount {

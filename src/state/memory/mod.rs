@@ -4,22 +4,16 @@
 //! the hash pool; a [`Reader`] belongs to anyone.
 //! Shape: a commit copies the nodes on changed paths behind the old ones and hashes them; nothing is counted or locked per
 //! node. A version keeps a table of the segments it reaches, so memory goes when the last version that names a segment goes:
-//! retained ones are dropped on the pool. Live nodes in old segments are moved to new ones bit by bit ([`reclaim`]), so nodes
+//! retained ones are dropped on the pool. Live nodes in old segments are moved to new ones bit by bit ([`trie::reclaim`]), so nodes
 //! take about three times what is live plus what the retained roots hold (1 KiB for each changed account of 128 blocks).
 //! Positions instead of pointers: the same nodes can lie in mapped files.
 //! Deliberately absent: persistence, checksums.
 
 mod codes;
-mod commit;
-pub mod node;
-mod prefetch;
-mod proof;
-mod reclaim;
-mod segment;
-mod writer;
+pub mod segment;
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -28,15 +22,22 @@ use alloy_primitives::{Address, B256, Bytes, U256};
 use rayon::ThreadPool;
 
 use crate::crypto::keccak::keccak256;
-use crate::state::{Account, AccountProof, ROOT_EMPTY, StateChanges, StateError, StateReader, StateStore};
+use crate::state::{
+    Account, AccountProof, ROOT_EMPTY, STATE_ROOTS_RETAINED, StateChanges, StateError, StateReader, StateStore,
+};
+
+use crate::state::trie::node::{Link, Node, Position, Slot, key_words};
+use crate::state::trie::reclaim::{self, Cursor, Roots};
+use crate::state::trie::writer::root_hash;
+use crate::state::trie::{self, Space, account_leaf, find, position};
 
 use codes::Codes;
-use node::{AccountLeaf, Key, Link, Node, Position, Slot, key_words, nibble, shared_nibbles};
-use reclaim::Cursor;
-use segment::Segments;
+use segment::{Growing, Segments};
 
-/// Versions that can be asked for by root: what a reorganisation of two epochs (64 blocks) needs, twice.
-pub const STATE_ROOTS_RETAINED: usize = 128;
+/// A pass also begins when there are more segments: every commit copies the table.
+const SEGMENTS_MAX: usize = 1024;
+/// What such a pass walks at a time: 1 MiB.
+const CROWDED_FUEL_WORDS: usize = 128 << 10;
 
 /// Makes versions of the state in memory.
 pub struct MemoryStore {
@@ -84,6 +85,29 @@ impl MemoryStore {
         }
     }
 
+    fn changed(&mut self, parent: &Version, changes: &StateChanges) -> Result<Version, StateError> {
+        let mut draft = Growing { segments: parent.segments.clone(), segment_next: &mut self.segment_next };
+        let root = trie::commit::commit(&self.pool, parent.root_link(), &mut draft, changes)?;
+        let segments = draft.segments;
+        let mut codes = parent.codes.clone();
+        codes.add(&changes.codes);
+        let cursor = if parent.root_node == 0 { Cursor::fresh(segments.word_count()) } else { parent.cursor };
+        Ok(Version { root: root_hash(&root), root_node: root.node, segments, codes, cursor })
+    }
+
+    /// Walks a piece of a version's pass.
+    fn step(&mut self, version: &Version, fuel_words: usize) -> Result<Version, StateError> {
+        let end = position(self.segment_next, 0);
+        let mut draft = Growing { segments: version.segments.clone(), segment_next: &mut self.segment_next };
+        let roots = Roots { accounts: version.root_node, codes: 0 };
+        let step = reclaim::step(&mut draft, roots, version.cursor, end, fuel_words)?;
+        let mut segments = draft.segments;
+        if let Some(end) = step.emptied_below {
+            segments.remove_below(trie::segment_of(end));
+        }
+        Ok(Version { root_node: step.roots.accounts, segments, cursor: step.cursor, ..version.clone() })
+    }
+
     /// Drops a version on the pool: giving large segments back to the system takes milliseconds.
     fn drop_elsewhere(&self, reader: Reader) {
         self.pool.spawn(move || drop(reader));
@@ -98,7 +122,7 @@ impl StateStore for MemoryStore {
             self.reclaim()?;
         }
         let parent = self.current(parent);
-        let version = commit::commit(&self.pool, &parent.version, &mut self.segment_next, changes)?;
+        let version = self.changed(&parent.version, changes)?;
         let grown = version.segments.word_count().saturating_sub(parent.version.segments.word_count());
         self.unreclaimed_words += grown;
         let reader = Reader { version: Arc::new(version) };
@@ -124,8 +148,13 @@ impl StateStore for MemoryStore {
     fn reclaim(&mut self) -> Result<(), StateError> {
         let Some(newest) = self.retained.back() else { return Ok(()) };
         let budget_words = std::mem::take(&mut self.unreclaimed_words);
-        if let Some(version) = reclaim::reclaim(&newest.version, &mut self.segment_next, budget_words)? {
-            let moved = Reader { version: Arc::new(version) };
+        let version = &newest.version;
+        let is_crowded = version.segments.segment_count() > SEGMENTS_MAX;
+        let least = is_crowded.then_some(CROWDED_FUEL_WORDS);
+        let fuel = reclaim::fuel_words(&version.cursor, version.segments.word_count(), budget_words).or(least);
+        if let Some(fuel_words) = fuel {
+            let version = Arc::clone(version);
+            let moved = Reader { version: Arc::new(self.step(&version, fuel_words)?) };
             if let Some(old) = self.retained.pop_back() {
                 self.drop_elsewhere(old);
             }
@@ -153,19 +182,22 @@ impl StateReader for Reader {
     }
 
     fn proof(&self, address: &Address, slots: &[U256]) -> Result<AccountProof, StateError> {
-        proof::proof(&self.version, address, slots)
+        trie::proof::proof(&self.version.segments, self.version.root_node, address, slots)
     }
 }
 
 impl Reader {
     /// The account whose address hashes to `address_hash`, for callers that keep hashes of busy addresses.
     pub fn account_by_key(&self, address_hash: &B256) -> Result<Option<Account>, StateError> {
-        Ok(self.version.account_leaf(&key_words(address_hash))?.map(|leaf| leaf.account))
+        let leaf = account_leaf(&self.version.segments, self.version.root_node, &key_words(address_hash))?;
+        Ok(leaf.map(|leaf| leaf.account))
     }
 
     /// The value of the slot that hashes to `slot_hash`.
     pub fn storage_by_key(&self, address_hash: &B256, slot_hash: &B256) -> Result<U256, StateError> {
-        let Some(leaf) = self.version.account_leaf(&key_words(address_hash))? else { return Ok(U256::ZERO) };
+        let version = &self.version;
+        let leaf = account_leaf(&version.segments, version.root_node, &key_words(address_hash))?;
+        let Some(leaf) = leaf else { return Ok(U256::ZERO) };
         Ok(match find(&self.version.segments, leaf.storage, &key_words(slot_hash))? {
             Some(Node::Slot(leaf)) => leaf.value,
             _ => U256::ZERO,
@@ -200,45 +232,7 @@ impl Reader {
 }
 
 impl Version {
-    fn account_leaf(&self, key: &Key) -> Result<Option<AccountLeaf>, StateError> {
-        Ok(match find(&self.segments, self.root_node, key)? {
-            Some(Node::Account(leaf)) => Some(leaf),
-            _ => None,
-        })
-    }
-
     fn root_link(&self) -> Link {
         Link { node: self.root_node, slot: Slot::hash(self.root) }
     }
-}
-
-/// The leaf of `key` in the trie below `root`.
-fn find<'a>(segments: &'a Segments, root: Position, key: &Key) -> Result<Option<Node<'a>>, StateError> {
-    let mut position = root;
-    let mut depth = 0;
-    while position != 0 {
-        let words = segments.words(position).ok_or(StateError::NodeBroken { node: position })?;
-        if depth < node::KEY_NIBBLES
-            && let Some(child) = node::branch_child(words, nibble(key, depth))
-        {
-            position = child;
-            depth += 1;
-            continue;
-        }
-        match Node::read(words).ok_or(StateError::NodeBroken { node: position })? {
-            // Deeper than any key: the nodes run in a circle.
-            Node::Branch(_) => return Err(StateError::NodeBroken { node: position }),
-            Node::Extension(extension) => {
-                if shared_nibbles(key, &extension.path) < extension.end {
-                    return Ok(None);
-                }
-                position = extension.child.node;
-                depth = extension.end;
-            }
-            leaf @ (Node::Account(AccountLeaf { key: found, .. }) | Node::Slot(node::SlotLeaf { key: found, .. })) => {
-                return Ok((found == *key).then_some(leaf));
-            }
-        }
-    }
-    Ok(None)
 }

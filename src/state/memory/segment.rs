@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::node::{Node, Position};
-use crate::state::StateError;
+use crate::state::trie::node::Position;
+use crate::state::trie::{Draft, Space, segment_of, word_of};
 
 /// The segments of a version by number. A clone shares them.
 #[derive(Clone, Default)]
@@ -15,41 +15,10 @@ pub struct Segments {
     word_count: usize,
 }
 
-/// Position of a word in a segment.
-pub fn position(segment: u32, word: u32) -> Position {
-    u64::from(segment) << 32 | u64::from(word)
-}
-
-pub fn segment_of(position: Position) -> u32 {
-    (position >> 32) as u32
-}
-
-pub fn word_of(position: Position) -> usize {
-    position as u32 as usize
-}
-
 impl Segments {
-    /// Words of all segments.
-    pub fn word_count(&self) -> usize {
-        self.word_count
-    }
-
     /// How many segments the table holds.
     pub fn segment_count(&self) -> usize {
         self.list.iter().flatten().count()
-    }
-
-    #[inline]
-    pub fn node(&self, position: Position) -> Result<Node<'_>, StateError> {
-        self.words(position).and_then(Node::read).ok_or(StateError::NodeBroken { node: position })
-    }
-
-    /// The words from a position to the end of its segment.
-    #[inline]
-    pub fn words(&self, position: Position) -> Option<&[u64]> {
-        let index = segment_of(position).checked_sub(self.first)?;
-        let segment = self.list.get(index as usize)?.as_ref()?;
-        segment.get(word_of(position)..)
     }
 
     /// Adds a segment with a number larger than all before. An empty one is left out.
@@ -74,5 +43,53 @@ impl Segments {
             self.word_count -= words.len();
         }
         self.first += count as u32;
+    }
+}
+
+impl Space for Segments {
+    /// To the end of the segment.
+    #[inline]
+    fn words(&self, position: Position) -> Option<&[u64]> {
+        let index = segment_of(position).checked_sub(self.first)?;
+        let segment = self.list.get(index as usize)?.as_ref()?;
+        segment.get(word_of(position)..)
+    }
+
+    fn word_count(&self) -> usize {
+        self.word_count
+    }
+}
+
+/// Smaller segments, of which there may be many, give back what they did not need: 64 KiB.
+const SHRINK_WORDS: usize = 8 << 10;
+
+/// The segments of a version in the making.
+pub struct Growing<'n> {
+    pub segments: Segments,
+    pub segment_next: &'n mut u32,
+}
+
+impl Space for Growing<'_> {
+    #[inline]
+    fn words(&self, position: Position) -> Option<&[u64]> {
+        self.segments.words(position)
+    }
+
+    fn word_count(&self) -> usize {
+        self.segments.word_count()
+    }
+}
+
+impl Draft for Growing<'_> {
+    fn segment_next(&self) -> u32 {
+        *self.segment_next
+    }
+
+    fn add(&mut self, segment: u32, mut words: Vec<u64>) {
+        if words.capacity() > 2 * words.len() || words.len() < SHRINK_WORDS {
+            words.shrink_to_fit();
+        }
+        self.segments.add(segment, words);
+        *self.segment_next = segment + 1;
     }
 }

@@ -10,20 +10,20 @@ use proptest::prelude::*;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
-use super::node::{Link, Slot, key_words};
 use super::segment::Segments;
-use super::writer::{Change, Value, Writer, root_hash};
 use super::*;
+use crate::state::trie::node::{self, Link, Slot, key_words};
+use crate::state::trie::writer::{Change, Value, Writer, root_hash};
 use crate::state::{AccountChange, AccountInfo, CODE_HASH_EMPTY};
 
 /// The naive state: plain maps, roots computed from nothing.
 #[derive(Clone, Default)]
-struct Model {
-    accounts: BTreeMap<Address, (AccountInfo, BTreeMap<U256, U256>)>,
+pub struct Model {
+    pub accounts: BTreeMap<Address, (AccountInfo, BTreeMap<U256, U256>)>,
 }
 
 impl Model {
-    fn apply(&mut self, changes: &StateChanges) {
+    pub fn apply(&mut self, changes: &StateChanges) {
         for change in &changes.accounts {
             let Some(info) = change.account else {
                 self.accounts.remove(&change.address);
@@ -50,7 +50,7 @@ impl Model {
         )
     }
 
-    fn root(&self) -> B256 {
+    pub fn root(&self) -> B256 {
         trie_root(self.accounts.iter().map(|(address, (info, storage))| {
             let account = trie_account(info, Self::storage_root(storage));
             (oracle_keccak256(address), alloy_rlp::encode(account))
@@ -79,7 +79,7 @@ fn store() -> MemoryStore {
 
 /// Root, reads and proofs of a version against the model, for what exists and for what does not.
 #[track_caller]
-fn check(reader: &Reader, model: &Model, probes: &[(Address, Vec<U256>)]) {
+pub fn check<R: StateReader>(reader: &R, model: &Model, probes: &[(Address, Vec<U256>)]) {
     assert_eq!(reader.root(), model.root());
     for (address, slots) in probes {
         check_account(reader, model, address, slots);
@@ -87,7 +87,7 @@ fn check(reader: &Reader, model: &Model, probes: &[(Address, Vec<U256>)]) {
 }
 
 #[track_caller]
-fn check_account(reader: &Reader, model: &Model, address: &Address, slots: &[U256]) {
+fn check_account<R: StateReader>(reader: &R, model: &Model, address: &Address, slots: &[U256]) {
     let empty = BTreeMap::new();
     let expected = model.accounts.get(address);
     let storage = expected.map_or(&empty, |(_, storage)| storage);
@@ -116,7 +116,7 @@ fn check_account(reader: &Reader, model: &Model, address: &Address, slots: &[U25
 /// One step of a pass on the newest version, whether worth it or not.
 fn step(store: &mut MemoryStore, fuel_words: usize) -> Reader {
     let newest = store.retained.pop_back().unwrap();
-    let version = reclaim::step(&newest.version, &mut store.segment_next, fuel_words).unwrap();
+    let version = store.step(&newest.version, fuel_words).unwrap();
     let moved = Reader { version: Arc::new(version) };
     store.retained.push_back(moved.clone());
     moved
@@ -142,15 +142,15 @@ fn walk(segments: &Segments, position: Position) -> (usize, usize) {
         Node::Branch(branch) => branch.children.iter().fold((0, words), add),
         Node::Extension(extension) => add((0, words), &extension.child.node),
         Node::Account(leaf) => add((1, words), &leaf.storage),
-        Node::Slot(_) => (0, words),
+        Node::Slot(_) | Node::Code(_) => (0, words),
     }
 }
 
-fn test_address(number: u64) -> Address {
+pub fn test_address(number: u64) -> Address {
     Address::left_padding_from(&number.to_be_bytes())
 }
 
-fn info(nonce: u64) -> AccountInfo {
+pub fn info(nonce: u64) -> AccountInfo {
     let code_hash = if nonce.is_multiple_of(3) { CODE_HASH_EMPTY } else { B256::with_last_byte(nonce as u8) };
     AccountInfo { nonce, balance_wei: U256::from(nonce) * U256::from(1_000_000_007u64), code_hash }
 }
@@ -167,7 +167,7 @@ fn change_strategy() -> impl Strategy<Value = AccountChange> {
     )
 }
 
-fn changes_strategy() -> impl Strategy<Value = StateChanges> {
+pub fn changes_strategy() -> impl Strategy<Value = StateChanges> {
     prop::collection::vec(change_strategy(), 0..40).prop_map(|mut accounts| {
         accounts.sort_by_key(|change| change.address);
         accounts.dedup_by_key(|change| change.address);

@@ -27,7 +27,9 @@ fn vectors() -> Vectors {
 }
 
 fn store() -> Store {
-    Store::new(Arc::new(rayon::ThreadPoolBuilder::new().num_threads(1).build().expect("one thread")))
+    crate::testing::state_disk::store(Arc::new(
+        rayon::ThreadPoolBuilder::new().num_threads(1).build().expect("one thread"),
+    ))
 }
 
 #[test]

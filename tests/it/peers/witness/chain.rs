@@ -79,7 +79,7 @@ impl Chain {
         let salts = lonely_salts(&quiet);
         let spec = spec(fork, &senders, &quiet);
         let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().expect("one thread");
-        let mut store = Store::new(Arc::new(pool));
+        let mut store = native_sequencer::testing::state_disk::store(Arc::new(pool));
         let genesis = genesis_block(&spec, &mut store).expect("commits");
         let mut world = World::new(genesis.state.clone());
         world.set_block_hash(0, genesis.hash);

@@ -11,13 +11,18 @@
 //! | extension | header, 4 path, child position, 4 hash words |
 //! | account leaf | header, 4 key, nonce, 4 balance, \[4 code hash\], \[storage position, 4 storage root\] |
 //! | slot leaf | header, 4 key, 4 value |
+//! | code leaf | header, 4 key (the code's hash), the code in words of 8 bytes, little-endian, the last padded with zeros |
 //!
 //! | header bits | meaning |
 //! |---|---|
 //! | 0–2 | kind |
+//! | 3–15 | branch: check of its hashes, where the space has checks |
 //! | 8, 9 | account leaf: has code, has storage; extension: 8 = child embedded |
+//! | 8–31 | code leaf: bytes of code |
 //! | 16–31 | branch: children present; extension: start (16–23) and end (24–31) of its path in nibbles |
 //! | 32–47 | branch: children embedded (RLP under 32 bytes, kept in the hash words from the left) |
+//! | 48–63 | branch: check of header and child positions, where the space has checks |
+//! | 32–63 | others: check of the whole node, where the space has checks |
 
 use alloy_primitives::{B256, U256};
 
@@ -36,6 +41,7 @@ const KIND_BRANCH: u64 = 1;
 const KIND_EXTENSION: u64 = 2;
 const KIND_ACCOUNT: u64 = 3;
 const KIND_SLOT: u64 = 4;
+const KIND_CODE: u64 = 5;
 const KIND_MASK: u64 = 7;
 
 const FLAG_CODE: u64 = 1 << 8;
@@ -45,6 +51,9 @@ const FLAG_CHILD_EMBEDDED: u64 = 1 << 8;
 const EXTENSION_WORDS: usize = 10;
 const ACCOUNT_WORDS_MIN: usize = 10;
 const SLOT_WORDS: usize = 9;
+const CODE_WORDS_MIN: usize = 5;
+/// Longest code that its header can tell: 16 MiB, far above what any fork allows.
+pub const CODE_BYTES_MAX: usize = (1 << 24) - 1;
 
 /// Position of a node: segment in the upper, word in the lower half. 0 = no node.
 pub type Position = u64;
@@ -113,6 +122,7 @@ pub enum Node<'a> {
     Extension(Extension),
     Account(AccountLeaf),
     Slot(SlotLeaf),
+    Code(CodeLeaf<'a>),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -145,6 +155,23 @@ pub struct SlotLeaf {
     pub value: U256,
 }
 
+/// A code, in the trie of codes. Its hash is its key, and what its leaf's RLP holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CodeLeaf<'a> {
+    pub key: Key,
+    pub code_bytes: usize,
+    pub words: &'a [u64],
+}
+
+impl CodeLeaf<'_> {
+    #[must_use]
+    pub fn code(&self) -> Vec<u8> {
+        let mut code: Vec<u8> = self.words.iter().flat_map(|word| word.to_le_bytes()).collect();
+        code.truncate(self.code_bytes);
+        code
+    }
+}
+
 impl Branch<'_> {
     pub fn child(&self, nibble: usize) -> Link {
         if self.mask >> nibble & 1 == 0 {
@@ -175,6 +202,11 @@ impl<'a> Node<'a> {
                 let words = words.get(..SLOT_WORDS)?;
                 Node::Slot(SlotLeaf { key: four(words, 1), value: word_u256(&four(words, 5)) })
             }
+            KIND_CODE => {
+                let code_bytes = (header >> 8) as usize & CODE_BYTES_MAX;
+                let (head, rest) = words.split_at_checked(CODE_WORDS_MIN)?;
+                Node::Code(CodeLeaf { key: four(head, 1), code_bytes, words: rest.get(..code_bytes.div_ceil(8))? })
+            }
             _ => return None,
         })
     }
@@ -189,6 +221,7 @@ impl<'a> Node<'a> {
                 ACCOUNT_WORDS_MIN + 4 * usize::from(code) + 5 * usize::from(leaf.storage != 0)
             }
             Node::Slot(_) => SLOT_WORDS,
+            Node::Code(leaf) => CODE_WORDS_MIN + leaf.words.len(),
         }
     }
 
@@ -211,6 +244,7 @@ impl<'a> Node<'a> {
                 let mut value = [0; 33];
                 encode_leaf(&leaf.key, depth, integer_rlp(&leaf.value.to_be_bytes::<32>(), &mut value), out);
             }
+            Node::Code(leaf) => encode_leaf(&leaf.key, depth, key_bytes(&leaf.key).as_slice(), out),
         }
     }
 }
@@ -315,6 +349,20 @@ pub fn write_slot(leaf: &SlotLeaf, words: &mut Vec<u64>) {
     words.extend_from_slice(&u256_words(leaf.value));
 }
 
+/// `code` has at most [`CODE_BYTES_MAX`] bytes.
+pub fn write_code(key: &Key, code: &[u8], words: &mut Vec<u64>) {
+    assert!(code.len() <= CODE_BYTES_MAX, "no fork allows such a code");
+    words.push(KIND_CODE | (code.len() as u64) << 8);
+    words.extend_from_slice(key);
+    let (whole, rest) = code.as_chunks::<8>();
+    words.extend(whole.iter().map(|bytes| u64::from_le_bytes(*bytes)));
+    if !rest.is_empty() {
+        let mut last = [0; 8];
+        last[..rest.len()].copy_from_slice(rest);
+        words.push(u64::from_le_bytes(last));
+    }
+}
+
 /// Writes the slot of a child into the branch or extension that `words` starts with. `nibble` is ignored by an extension.
 pub fn set_slot(words: &mut [u64], nibble: usize, slot: Slot) {
     let header = words[0];
@@ -339,6 +387,48 @@ pub fn set_child(words: &mut [u64], ordinal: usize, child: Position) {
         _ => ACCOUNT_WORDS_MIN + if header & FLAG_CODE != 0 { 4 } else { 0 },
     };
     words[place] = child;
+}
+
+/// How many words the node takes that `words` starts with; `None` when it is of no known kind.
+#[inline]
+#[must_use]
+pub fn node_words(words: &[u64]) -> Option<usize> {
+    let header = *words.first()?;
+    Some(match header & KIND_MASK {
+        KIND_BRANCH => 1 + 5 * ((header >> 16) as u16).count_ones() as usize,
+        KIND_EXTENSION => EXTENSION_WORDS,
+        KIND_ACCOUNT => {
+            let code = if header & FLAG_CODE != 0 { 4 } else { 0 };
+            let storage = if header & FLAG_STORAGE != 0 { 5 } else { 0 };
+            ACCOUNT_WORDS_MIN + code + storage
+        }
+        KIND_SLOT => SLOT_WORDS,
+        KIND_CODE => CODE_WORDS_MIN + ((header >> 8) as usize & CODE_BYTES_MAX).div_ceil(8),
+        _ => return None,
+    })
+}
+
+/// Where the child positions lie in the node that `words` starts with; empty for what has none, or is of no known kind.
+#[inline]
+#[must_use]
+pub fn child_words(words: &[u64]) -> std::ops::Range<usize> {
+    let header = words.first().copied().unwrap_or_default();
+    match header & KIND_MASK {
+        KIND_BRANCH => 1..1 + ((header >> 16) as u16).count_ones() as usize,
+        KIND_EXTENSION => 5..6,
+        KIND_ACCOUNT if header & FLAG_STORAGE != 0 => {
+            let place = ACCOUNT_WORDS_MIN + if header & FLAG_CODE != 0 { 4 } else { 0 };
+            place..place + 1
+        }
+        _ => 0..0,
+    }
+}
+
+/// Whether `words` starts with a branch.
+#[inline]
+#[must_use]
+pub fn is_branch(header: u64) -> bool {
+    header & KIND_MASK == KIND_BRANCH
 }
 
 pub fn child_ordinal(mask: u16, nibble: usize) -> usize {

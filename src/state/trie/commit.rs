@@ -1,14 +1,12 @@
 //! A block's changes on a version: storage tries first, then the account trie that holds their roots.
 
-use alloy_primitives::B256;
+use alloy_primitives::{B256, Bytes};
 use rayon::ThreadPool;
 use rayon::prelude::*;
 
-use super::Version;
-use super::node::{Key, Link, Node, Position, Slot, WIDTH, key_words};
-use super::reclaim::Cursor;
-use super::segment::Segments;
-use super::writer::{AccountUpdate, Change, StorageUpdate, Value, Writer, group_len, root_hash};
+use super::node::{Key, Link, Node, Slot, WIDTH, key_words};
+use super::writer::{AccountUpdate, Change, StorageUpdate, Value, Writer, group_len, root_hash, words_of};
+use super::{Draft, Space, account_leaf, empty_link};
 use crate::crypto::keccak::keccak256_each;
 use crate::state::{AccountChange, StateChanges, StateError};
 
@@ -36,40 +34,70 @@ struct Trie<'a> {
     changes: &'a [Change],
 }
 
-/// What a commit works on: the segments of the new version so far.
-struct Commit<'p> {
-    segments: Segments,
-    segment_next: &'p mut u32,
+/// What a commit works on: the nodes of the new version so far.
+struct Commit<'d, D> {
+    draft: &'d mut D,
 }
 
-pub fn commit(
+/// Whether so many changes, those of accounts and slots together, are worth waking the pool.
+#[must_use]
+pub fn is_spread(changes: &StateChanges) -> bool {
+    changes.accounts.iter().map(|change| 1 + change.storage.len()).sum::<usize>() >= SPREAD_CHANGES
+}
+
+/// Applies the changes of accounts and storage to the trie below `parent`, and adds the new nodes to the draft.
+///
+/// # Errors
+/// Repeated accounts or slots, a node that is not sound, too many new nodes.
+pub fn commit<D: Draft>(
     pool: &ThreadPool,
-    parent: &Version,
-    segment_next: &mut u32,
+    parent: Link,
+    draft: &mut D,
     changes: &StateChanges,
-) -> Result<Version, StateError> {
-    let change_count: usize = changes.accounts.iter().map(|change| 1 + change.storage.len()).sum();
-    let mut commit = Commit { segments: parent.segments.clone(), segment_next };
-    let root = if change_count < SPREAD_CHANGES {
-        commit.apply(parent, &changes.accounts, false)?
+) -> Result<Link, StateError>
+where
+    D: Send,
+{
+    let mut commit = Commit { draft };
+    if is_spread(changes) {
+        pool.install(|| commit.apply(parent, &changes.accounts, true))
     } else {
-        pool.install(|| commit.apply(parent, &changes.accounts, true))?
-    };
-    let mut codes = parent.codes.clone();
-    codes.add(&changes.codes);
-    let cursor = if parent.root_node == 0 { Cursor::fresh(commit.segments.word_count()) } else { parent.cursor };
-    Ok(Version { root: root_hash(&root), root_node: root.node, segments: commit.segments, codes, cursor })
+        commit.apply(parent, &changes.accounts, false)
+    }
 }
 
-impl Commit<'_> {
-    fn apply(&mut self, parent: &Version, accounts: &[AccountChange], spread: bool) -> Result<Link, StateError> {
+/// Adds codes to the trie of codes below `parent`, each under its hash. Those that are there stay where they are.
+///
+/// # Errors
+/// As [`commit`].
+pub fn commit_codes<D: Draft>(parent: Link, draft: &mut D, codes: &[(B256, Bytes)]) -> Result<Link, StateError> {
+    if codes.is_empty() {
+        return Ok(parent);
+    }
+    let mut changes: Vec<Change> =
+        (0..).zip(codes).map(|(index, (hash, _))| Change { key: key_words(hash), value: Value::Code(index) }).collect();
+    changes.sort_unstable_by_key(|change| change.key);
+    changes.dedup_by_key(|change| change.key);
+    let words: usize = codes.iter().map(|(_, code)| 8 + code.len() / 8).sum();
+    let segment = draft.segment_next();
+    let buffer = draft.buffer(words);
+    let mut writer = Writer::over(&*draft, segment, &[], buffer).with_codes(codes);
+    writer.update_root(parent, 0, &changes)?;
+    let links = writer.hash()?;
+    let words = writer.into_words();
+    draft.add(segment, words);
+    Ok(links[0])
+}
+
+impl<D: Draft> Commit<'_, D> {
+    fn apply(&mut self, parent: Link, accounts: &[AccountChange], spread: bool) -> Result<Link, StateError> {
         let keys = hash_keys(accounts.len(), spread, |index| accounts[index].address.as_slice());
         let order = sorted(&keys, spread);
         if let Some(pair) = order.windows(2).find(|pair| keys[pair[0]] == keys[pair[1]]) {
             return Err(StateError::AccountRepeated { address: accounts[pair[0]].address });
         }
         let storages = storage_changes(accounts, spread)?;
-        let tries = storage_tries(parent, accounts, &keys, &storages, spread)?;
+        let tries = storage_tries(&*self.draft, parent, accounts, &keys, &storages, spread)?;
         let with_storage = || (0..accounts.len()).filter(|index| has_storage_changes(&accounts[*index]));
         let roots = self.change_tries(&tries, &[], spread)?;
 
@@ -89,11 +117,11 @@ impl Commit<'_> {
             };
             account_changes.push(Change { key: keys[index], value });
         }
-        let trie = Trie { old: parent.root_link(), changes: &account_changes };
+        let trie = Trie { old: parent, changes: &account_changes };
         Ok(self.change_tries(&[trie], &updates, spread)?[0])
     }
 
-    /// Changes tries and adds the segments written. The results are in the order of the tries.
+    /// Changes tries and adds the runs written. The results are in the order of the tries.
     fn change_tries(
         &mut self,
         tries: &[Trie<'_>],
@@ -104,11 +132,15 @@ impl Commit<'_> {
         let mut split: Vec<(usize, [Link; WIDTH])> = Vec::new();
         let pieces = self.pieces(tries, spread, &mut split)?;
         let bins = bins(&pieces, if spread { PIECES } else { 1 });
-        let first_segment = *self.segment_next;
-        let segments = &self.segments;
-        let work = |(bin, pieces): (usize, &&[Piece<'_>])| {
-            let change_count = pieces.iter().map(|piece| piece.changes.len()).sum();
-            let mut writer = Writer::new(segments, first_segment + bin as u32, updates, change_count);
+        let first_segment = self.draft.segment_next();
+        let buffers: Vec<Vec<u64>> = bins
+            .iter()
+            .map(|pieces| pieces.iter().map(|piece| piece.changes.len()).sum())
+            .map(|change_count| self.draft.buffer(words_of(change_count)))
+            .collect();
+        let space = &*self.draft;
+        let work = |((bin, pieces), buffer): ((usize, &&[Piece<'_>]), Vec<u64>)| {
+            let mut writer = Writer::over(space, first_segment + bin as u32, updates, buffer);
             for piece in *pieces {
                 writer.update_root(piece.old, usize::from(piece.digit.is_some()), piece.changes)?;
             }
@@ -116,12 +148,12 @@ impl Commit<'_> {
             Ok((links, writer.into_words()))
         };
         let written: Vec<(Vec<Link>, Vec<u64>)> = if spread {
-            bins.par_iter().enumerate().map(work).collect::<Result<_, StateError>>()?
+            bins.par_iter().enumerate().zip(buffers).map(work).collect::<Result<_, StateError>>()?
         } else {
-            bins.iter().enumerate().map(work).collect::<Result<_, StateError>>()?
+            bins.iter().enumerate().zip(buffers).map(work).collect::<Result<_, StateError>>()?
         };
         for ((links, words), (bin, pieces)) in written.into_iter().zip(bins.iter().enumerate()) {
-            self.segments.add(first_segment + bin as u32, words);
+            self.draft.add(first_segment + bin as u32, words);
             for (piece, link) in pieces.iter().zip(links) {
                 match piece.digit {
                     None => roots[piece.trie] = link,
@@ -132,7 +164,6 @@ impl Commit<'_> {
                 }
             }
         }
-        *self.segment_next = first_segment + bins.len() as u32;
         self.join(&split, &mut roots)?;
         Ok(roots)
     }
@@ -142,8 +173,9 @@ impl Commit<'_> {
         if split.is_empty() {
             return Ok(());
         }
-        let segment = *self.segment_next;
-        let mut writer = Writer::new(&self.segments, segment, &[], 0);
+        let segment = self.draft.segment_next();
+        let buffer = self.draft.buffer(words_of(0));
+        let mut writer = Writer::over(&*self.draft, segment, &[], buffer);
         for (_, children) in split {
             writer.join_root(children)?;
         }
@@ -151,8 +183,7 @@ impl Commit<'_> {
             roots[*trie] = link;
         }
         let words = writer.into_words();
-        self.segments.add(segment, words);
-        *self.segment_next = segment + 1;
+        self.draft.add(segment, words);
         Ok(())
     }
 
@@ -188,7 +219,7 @@ impl Commit<'_> {
         if root.node == 0 {
             return Ok(Some([Link::default(); WIDTH]));
         }
-        Ok(match self.segments.node(root.node)? {
+        Ok(match self.draft.node(root.node)? {
             Node::Branch(branch) => Some(std::array::from_fn(|nibble| branch.child(nibble))),
             _ => None,
         })
@@ -254,15 +285,16 @@ fn repeated_slot(account: &AccountChange) -> StateError {
 }
 
 /// The storage tries to change: the old roots are in the parent's accounts.
-fn storage_tries<'c>(
-    parent: &Version,
+fn storage_tries<'c, S: Space>(
+    space: &S,
+    parent: Link,
     accounts: &[AccountChange],
     keys: &[Key],
     storages: &'c [Vec<Change>],
     spread: bool,
 ) -> Result<Vec<Trie<'c>>, StateError> {
     let of_account = |(index, changes): (usize, &'c Vec<Change>)| {
-        let old = if accounts[index].storage_cleared { None } else { parent.account_leaf(&keys[index])? };
+        let old = if accounts[index].storage_cleared { None } else { account_leaf(space, parent.node, &keys[index])? };
         let old =
             old.map_or(empty_link(), |leaf| Link { node: leaf.storage, slot: Slot::hash(leaf.account.storage_root) });
         Ok(Trie { old, changes })
@@ -273,10 +305,6 @@ fn storage_tries<'c>(
     } else {
         indexes.into_iter().zip(storages).map(of_account).collect()
     }
-}
-
-fn empty_link() -> Link {
-    Link { node: Position::default(), slot: Slot::hash(crate::state::ROOT_EMPTY) }
 }
 
 /// The order of keys.

@@ -1,20 +1,20 @@
 //! Writes the new nodes of a commit behind the old ones and hashes them level by level.
 //!
 //! Input → output: an old trie and sorted changes → the position and slot of the new root. Owner core: one hash thread per
-//! writer; writers of one commit share nothing but the old segments.
-//! Invariants: children are written before their parents; nodes of older segments never change; a slot is pending only
+//! writer; writers of one commit share nothing but the old nodes.
+//! Invariants: children are written before their parents; old nodes never change; a slot is pending only
 //! while its node is in this writer's words, and none is after [`Writer::hash`].
 
 use super::node::{
-    AccountLeaf, Branch, Extension, KEY_NIBBLES, Key, Link, NODE_RLP_BYTES_MAX, Node, Position, Slot, SlotLeaf, WIDTH,
-    child_ordinal, key_bytes, nibble, set_child, set_slot, shared_nibbles, write_account, write_branch,
-    write_extension, write_slot,
+    AccountLeaf, Branch, CodeLeaf, Extension, KEY_NIBBLES, Key, Link, NODE_RLP_BYTES_MAX, Node, Position, Slot,
+    SlotLeaf, WIDTH, child_ordinal, key_bytes, nibble, set_child, set_slot, shared_nibbles, write_account,
+    write_branch, write_code, write_extension, write_slot,
 };
 use super::prefetch;
-use super::segment::{Segments, position, segment_of, word_of};
+use super::{Space, position, segment_of, word_of};
 use crate::crypto::keccak::keccak256_each;
 use crate::state::{Account, AccountInfo, ROOT_EMPTY, StateError};
-use alloy_primitives::{B256, U256};
+use alloy_primitives::{B256, Bytes, U256};
 
 /// Messages hashed at a time: their RLP (up to 68 KB) and digests stay in the level 2 cache.
 const HASH_MESSAGES: usize = 128;
@@ -23,8 +23,6 @@ const HASH_MESSAGES: usize = 128;
 const CHANGE_WORDS: usize = 160;
 /// Words that the first change appends on top: a path of six full branches.
 const WORDS_MIN: usize = 512;
-/// Smaller segments, of which there may be many, give back what they did not need: 64 KiB.
-const SHRINK_WORDS: usize = 8 << 10;
 
 /// One changed entry of a trie.
 #[derive(Clone, Copy, Debug)]
@@ -39,6 +37,8 @@ pub enum Value {
     Slot(U256),
     /// Index into the account updates that the writer was given.
     Account(u32),
+    /// Index into the codes that the writer was given.
+    Code(u32),
 }
 
 impl Change {
@@ -103,9 +103,10 @@ struct OldLeaf {
 }
 
 /// The writer of one segment.
-pub struct Writer<'a> {
-    segments: &'a Segments,
+pub struct Writer<'a, S> {
+    space: &'a S,
     updates: &'a [AccountUpdate],
+    codes: &'a [(B256, Bytes)],
     segment: u32,
     words: Vec<u64>,
     /// By depth of the node: a deeper one is hashed before its parent.
@@ -115,18 +116,32 @@ pub struct Writer<'a> {
     prefetched: bool,
 }
 
-impl<'a> Writer<'a> {
+impl<'a, S: Space> Writer<'a, S> {
     /// `change_count`: how many changes are going to come, so that the buffer seldom grows.
-    pub fn new(segments: &'a Segments, segment: u32, updates: &'a [AccountUpdate], change_count: usize) -> Self {
+    pub fn new(space: &'a S, segment: u32, updates: &'a [AccountUpdate], change_count: usize) -> Self {
+        Self::over(space, segment, updates, Vec::with_capacity(words_of(change_count)))
+    }
+
+    /// Writes into an empty buffer, best of [`words_of`] what is to come.
+    pub fn over(space: &'a S, segment: u32, updates: &'a [AccountUpdate], buffer: Vec<u64>) -> Self {
+        debug_assert!(buffer.is_empty());
         Self {
-            segments,
+            space,
             updates,
+            codes: &[],
             segment,
-            words: Vec::with_capacity(WORDS_MIN + change_count * CHANGE_WORDS),
+            words: buffer,
             pending: vec![Vec::new(); KEY_NIBBLES + 1],
             roots: Vec::new(),
             prefetched: false,
         }
+    }
+
+    /// What [`Value::Code`] means.
+    #[must_use]
+    pub fn with_codes(mut self, codes: &'a [(B256, Bytes)]) -> Self {
+        self.codes = codes;
+        self
     }
 
     /// Applies changes, sorted by key, to the subtree that hangs at `depth` as `old`. The result is root number `n` of [`Self::hash`],
@@ -158,11 +173,8 @@ impl<'a> Writer<'a> {
     }
 
     /// The finished segment. Everything has been hashed.
-    pub fn into_words(mut self) -> Vec<u64> {
+    pub fn into_words(self) -> Vec<u64> {
         debug_assert!(self.pending.iter().all(Vec::is_empty));
-        if self.words.capacity() > 2 * self.words.len() || self.words.len() < SHRINK_WORDS {
-            self.words.shrink_to_fit();
-        }
         self.words
     }
 
@@ -189,7 +201,7 @@ impl<'a> Writer<'a> {
             let words = self.words.get(word_of(node)..);
             return words.and_then(Node::read).ok_or(StateError::NodeBroken { node });
         }
-        self.segments.node(node)
+        self.space.node(node)
     }
 
     fn update(&mut self, old: Link, depth: usize, changes: &[Change]) -> Result<Edge, StateError> {
@@ -199,7 +211,7 @@ impl<'a> Writer<'a> {
         if changes.is_empty() {
             return Ok(Edge::Known(old));
         }
-        let edge = match self.segments.node(old.node)? {
+        let edge = match self.space.node(old.node)? {
             Node::Branch(branch) => {
                 return self.update_branch(old, &branch, depth, changes);
             }
@@ -208,7 +220,9 @@ impl<'a> Writer<'a> {
                 let unchanged = matches!(edge, Edge::Branch { node, .. } if node == extension.child.node);
                 return Ok(if unchanged { Edge::Known(old) } else { edge });
             }
-            Node::Account(AccountLeaf { key, .. }) | Node::Slot(SlotLeaf { key, .. }) => {
+            Node::Account(AccountLeaf { key, .. })
+            | Node::Slot(SlotLeaf { key, .. })
+            | Node::Code(CodeLeaf { key, .. }) => {
                 let replaced = changes.binary_search_by_key(&key, |change| change.key).is_ok();
                 self.build(Some(OldLeaf { key, node: old.node, replaced }), depth, changes)?
             }
@@ -225,7 +239,7 @@ impl<'a> Writer<'a> {
         changes: &[Change],
     ) -> Result<Edge, StateError> {
         if !self.prefetched && changes.len() <= prefetch::GROUP_CHANGES {
-            prefetch::paths(self.segments, old.node, depth, changes);
+            prefetch::paths(self.space, old.node, depth, changes);
             self.prefetched = true;
             let edge = self.update_branch(old, branch, depth, changes);
             self.prefetched = false;
@@ -276,8 +290,8 @@ impl<'a> Writer<'a> {
             }
         }
         let word = self.next_word()?;
-        let segments = self.segments;
-        let old = segments.words(node).and_then(|words| words.get(..Node::Branch(*branch).word_count()));
+        let space = self.space;
+        let old = space.words(node).and_then(|words| words.get(..Node::Branch(*branch).word_count()));
         self.words.extend_from_slice(old.ok_or(StateError::NodeBroken { node })?);
         let words = &mut self.words[word as usize..];
         for (digit, (node, slot)) in hung.into_iter().enumerate().filter(|(_, (node, _))| *node != 0) {
@@ -393,7 +407,7 @@ impl<'a> Writer<'a> {
             Node::Extension(Extension { end, child, .. }) => {
                 Edge::Branch { node: child.node, depth: end as u8, slot: Some(child.slot) }
             }
-            Node::Account(_) | Node::Slot(_) => Edge::Leaf(link.node),
+            Node::Account(_) | Node::Slot(_) | Node::Code(_) => Edge::Leaf(link.node),
         })
     }
 
@@ -426,7 +440,9 @@ impl<'a> Writer<'a> {
             match self.node(node)? {
                 Node::Branch(branch) => node = branch.children.first().copied().unwrap_or_default(),
                 Node::Extension(extension) => return Ok(extension.path),
-                Node::Account(AccountLeaf { key, .. }) | Node::Slot(SlotLeaf { key, .. }) => return Ok(key),
+                Node::Account(AccountLeaf { key, .. })
+                | Node::Slot(SlotLeaf { key, .. })
+                | Node::Code(CodeLeaf { key, .. }) => return Ok(key),
             }
         }
         Err(StateError::NodeBroken { node })
@@ -445,7 +461,7 @@ impl<'a> Writer<'a> {
     /// Writes the leaf of a live change, or names the old one when nothing differs.
     fn leaf(&mut self, change: &Change, old: Option<OldLeaf>) -> Result<Position, StateError> {
         let old = match old {
-            Some(OldLeaf { key, node, .. }) if key == change.key => Some((node, self.segments.node(node)?)),
+            Some(OldLeaf { key, node, .. }) if key == change.key => Some((node, self.space.node(node)?)),
             _ => None,
         };
         let word = self.next_word()?;
@@ -475,6 +491,13 @@ impl<'a> Writer<'a> {
                 }
                 write_account(&leaf, &mut self.words);
             }
+            Value::Code(index) => {
+                // A code is named by its hash, so it never differs.
+                if let Some((node, Node::Code(_))) = old {
+                    return Ok(node);
+                }
+                write_code(&change.key, &self.codes[index as usize].1, &mut self.words);
+            }
             Value::Delete => unreachable!("a live change has a value"),
         }
         Ok(position(self.segment, word))
@@ -483,6 +506,12 @@ impl<'a> Writer<'a> {
     fn next_word(&self) -> Result<u32, StateError> {
         u32::try_from(self.words.len()).map_err(|_| StateError::CommitTooLarge { words_max: u64::from(u32::MAX) })
     }
+}
+
+/// Words that a number of changes is likely to append.
+#[must_use]
+pub fn words_of(change_count: usize) -> usize {
+    WORDS_MIN + change_count * CHANGE_WORDS
 }
 
 /// Root hash of a trie that hangs as `link`.
