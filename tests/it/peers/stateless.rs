@@ -23,7 +23,7 @@ use crate::stateless::Vectors;
 /// One block, on a loaded machine.
 const ROUND_LIMIT: Duration = Duration::from_secs(30);
 const ROUNDS: u64 = 8;
-/// Entries of a block's witness that are left out, one at a time; with `SEQUENCER_LONG` all are.
+/// Entries of a block's witness that are left out, one at a time.
 const REMOVALS: usize = 60;
 
 /// The payload of a block for `engine_executeStatelessPayloadV4`, which wants both roots zero.
@@ -114,11 +114,8 @@ fn witnesses_of_geth_are_canonical_here() {
     for fork in ["prague", "osaka"] {
         let genesis = genesis(fork);
         let (builder, checker) = (Geth::start(&binary, &genesis), Geth::start(&binary, &genesis));
-        let mut checks = Checks {
-            spec: ChainSpec::from_json(&genesis.to_string()).expect("our own genesis"),
-            random: StdRng::seed_from_u64(6),
-            foreign: None,
-        };
+        let spec = ChainSpec::from_json(&genesis.to_string()).expect("our own genesis");
+        let mut checks = EntryChecks::new(6, REMOVALS);
         let mut workload = Workload::new(7);
         let mut queues = RequestQueues::default();
         let start = SystemTime::now().duration_since(UNIX_EPOCH).expect("the clock is past 1970").as_secs();
@@ -139,7 +136,13 @@ fn witnesses_of_geth_are_canonical_here() {
             let witness = witness_of(&checker, &payload);
             let raw_block = builder.rpc.call("debug_getRawBlock", json!([tag]));
             let raw_block: Bytes = raw_block.as_str().and_then(|hex| hex.parse().ok()).expect("hex");
-            checks.check(&format!("{fork} block {tag}"), &raw_block, &witness, &checker);
+            let name = format!("{fork} block {tag}");
+            let validated = validate_bytes(&spec, &raw_block, &witness, Strictness::CANONICAL);
+            let (block, validated) = validated.unwrap_or_else(|error| panic!("{name}: {error}"));
+            let whole = Witness::decode(&witness).expect("decoded above");
+            assert_eq!(whole.encode(), witness, "{name}");
+            assert!(geth_accepts(&checker, &block, &validated.executed.requests, &whole), "{name}");
+            checks.check(&name, &spec, &block, &whole);
         }
     }
 }
@@ -154,42 +157,88 @@ fn witness_of(geth: &Geth, payload: &Payload) -> Bytes {
     status["witness"].as_str().and_then(|hex| hex.parse().ok()).expect("a witness")
 }
 
-struct Checks {
-    spec: ChainSpec,
+/// Checks that a witness is exactly what its block needs, by leaving out and adding entries.
+pub(super) struct EntryChecks {
     random: StdRng,
-    /// A witness of an earlier block.
-    foreign: Option<Witness>,
+    /// How many entries of a witness are left out, one at a time; all with `SEQUENCER_LONG`.
+    removals: usize,
+    /// The witness of an earlier block.
+    foreign: Witness,
+    codes_left_out: usize,
+    /// Codes that normal mode did without: the block itself makes them.
+    codes_spared: usize,
 }
 
-impl Checks {
-    /// The witness is canonical; without any entry, or with one more, it is not.
-    #[track_caller]
-    fn check(&mut self, name: &str, block: &Bytes, witness: &Bytes, geth: &Geth) {
-        let decoded = validate_bytes(&self.spec, block, witness, Strictness::CANONICAL);
-        let (block, validated) = decoded.unwrap_or_else(|error| panic!("{name}: {error}"));
-        let whole = Witness::decode(witness).expect("decoded above");
-        assert_eq!(whole.encode(), *witness, "{name}");
-        assert!(geth_accepts(geth, &block, &validated.executed.requests, &whole), "{name}");
+impl EntryChecks {
+    pub(super) fn new(seed: u64, removals: usize) -> Self {
+        Self {
+            random: StdRng::seed_from_u64(seed),
+            removals,
+            foreign: Witness::default(),
+            codes_left_out: 0,
+            codes_spared: 0,
+        }
+    }
 
-        let mut less = without_one(&whole);
-        while !super::is_long() && less.len() > REMOVALS {
+    /// How many codes were left out, and how many of them normal mode did without.
+    pub(super) fn codes(&self) -> (usize, usize) {
+        (self.codes_left_out, self.codes_spared)
+    }
+
+    /// A canonical witness without one of its entries, or with one more, is refused in canonical mode. In normal mode more is harmless, and
+    /// less is refused but for a header or a code of the block itself, which other things prove.
+    #[track_caller]
+    pub(super) fn check(&mut self, name: &str, spec: &ChainSpec, block: &StatelessBlock, whole: &Witness) {
+        let mut less = without_one(whole);
+        while !super::is_long() && less.len() > self.removals {
             less.swap_remove(self.random.random_range(0..less.len()));
         }
         for (part, index, witness) in less {
-            let error = validate(&self.spec, &block, &witness, Strictness::CANONICAL).expect_err(name);
-            let expected = ["node_missing", "sibling_missing", "code_missing", "header_missing", "parent_missing"];
-            assert!(expected.contains(&error.code()), "{name} without {part}[{index}]: {error}");
+            let place = format!("{name} without {part}[{index}]");
+            let expected: &[&str] = match part {
+                Part::Headers => &["header_missing", "parent_missing"],
+                Part::Codes => &["code_missing"],
+                Part::State | Part::Keys => &["node_missing", "sibling_missing"],
+            };
+            self.codes_left_out += usize::from(part == Part::Codes);
+            let error = validate(spec, block, &witness, Strictness::CANONICAL).expect_err(&place);
+            assert!(expected.contains(&error.code()), "{place}: {error}");
+            match validate(spec, block, &witness, Strictness::NORMAL) {
+                Err(error) => assert!(expected.contains(&error.code()), "{place}: {error}"),
+                Ok(_) => {
+                    // Transactions make codes that accounts have already, now and then, and take them back: those are here too.
+                    self.codes_spared += usize::from(part == Part::Codes);
+                    let is_proved = matches!(part, Part::Headers | Part::Codes);
+                    assert!(is_proved, "{place}: normal mode does without it");
+                }
+            }
         }
-        let foreign = self.foreign.replace(whole.clone()).unwrap_or_default();
-        for node in foreign.state.iter().filter(|node| !whole.state.contains(node)).take(20) {
+        let foreign = std::mem::replace(&mut self.foreign, whole.clone());
+        for node in foreign.state.iter().filter(|node| !whole.state.contains(node)).take(5) {
             let mut more = whole.clone();
             more.state.push(node.clone());
             more.state.sort();
-            let error = validate(&self.spec, &block, &more, Strictness::CANONICAL).expect_err(name);
-            assert_eq!(error.code(), "entry_unneeded", "{name}: {error}");
-            validate(&self.spec, &block, &more, Strictness::NORMAL).unwrap_or_else(|error| panic!("{name}: {error}"));
+            self.check_more(name, spec, block, &more);
         }
-        let (nodes, codes) = (whole.state.len(), whole.codes.len());
-        println!("{name}: {} transactions, {nodes} nodes, {codes} codes", block.transactions.len());
+        for code in foreign.codes.iter().filter(|code| !whole.codes.contains(code)).take(2) {
+            let mut more = whole.clone();
+            more.codes.push(code.clone());
+            more.codes.sort();
+            self.check_more(name, spec, block, &more);
+        }
+        // The header before the oldest one is linked and not needed.
+        let older = foreign.headers.iter().position(|header| *header == whole.headers[0]).unwrap_or(0);
+        if older > 0 {
+            let mut more = whole.clone();
+            more.headers.insert(0, foreign.headers[older - 1].clone());
+            self.check_more(name, spec, block, &more);
+        }
+    }
+
+    #[track_caller]
+    fn check_more(&self, name: &str, spec: &ChainSpec, block: &StatelessBlock, more: &Witness) {
+        let error = validate(spec, block, more, Strictness::CANONICAL).expect_err(name);
+        assert_eq!(error.code(), "entry_unneeded", "{name}: {error}");
+        validate(spec, block, more, Strictness::NORMAL).unwrap_or_else(|error| panic!("{name}: {error}"));
     }
 }
