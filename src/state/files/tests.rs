@@ -376,7 +376,7 @@ fn the_last_roots_and_some_older_ones_are_retained() {
 /// Blocks for long: the disk stays bounded, what is written stays under twice what commits append, and readers keep what they hold.
 #[test]
 fn space_and_writes_are_bounded() {
-    const SEGMENT_BYTES: u64 = 1 << 20;
+    const SEGMENT_BYTES: u64 = 2 << 20;
     let settings = StateSettings { segment_bytes: SEGMENT_BYTES, range_bytes: 1 << 30 };
     let mut store = FileStore::open(pool(), Box::new(StateDisk::new(8)), settings).unwrap();
     let mut syncer = store.take_syncer().unwrap();
