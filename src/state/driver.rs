@@ -114,7 +114,7 @@ pub struct CareSeat {
     pub doorbell: Doorbell,
 }
 
-/// Keeps one segment of zeros ready, so that the state thread need not wait for one, and looks at a few leaves of the newest version at a time, until
+/// Makes a segment of zeros ready when the newest one is half full, so that the state thread need not wait for one, and looks at a few leaves of the newest version at a time, until
 /// `is_over`. Where the disk is full there is no segment, and the commit that needs one says so.
 ///
 /// # Errors
@@ -132,7 +132,10 @@ pub fn run_care(seat: CareSeat, is_over: impl Fn() -> bool) -> Result<(), StateE
                 tracing::debug!("every node of the state has been looked at");
             }
         }
-        match disk.prepare(segment_bytes) {
+        // Small states need no second segment for long.
+        let is_half_full =
+            cells.mark.load().as_ref().is_some_and(|mark| mark.end * 8 % segment_bytes >= segment_bytes / 2);
+        match if is_half_full { disk.prepare(segment_bytes) } else { Ok(false) } {
             Ok(_) | Err(StateError::Full { .. }) => {}
             Err(error) => {
                 tracing::error!(%error, "a segment of the state cannot be prepared");

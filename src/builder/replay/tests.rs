@@ -88,3 +88,46 @@ fn other_rules_are_found_out_at_the_first_block_that_differs() {
     let error = replay(&other, &reader, &mut store, genesis).err().expect("another state");
     assert!(matches!(error, ReplayError::HashDiffers { number: 1, .. }), "{error}");
 }
+
+/// A start goes on from the newest version below the newest block, and executes that one block only.
+#[test]
+fn a_start_goes_on_from_the_state_files() {
+    use crate::state::files::FileStore;
+    use crate::state::files::recovery::StateSettings;
+    use crate::testing::state_disk::StateDisk;
+
+    let dir = TestDir::new("resume");
+    let spec = dev_genesis(Fork::Osaka, 10).expect("built in");
+    let last = write_chain(&dir, &spec);
+    let (_writer, reader) = ChainWriter::open(&dir.0, ChainLimits::default()).expect("what was written opens");
+    let disk = StateDisk::new(1);
+    let pool = Arc::new(rayon::ThreadPoolBuilder::new().num_threads(1).build().expect("one thread"));
+    let settings = StateSettings { segment_bytes: 1 << 20, range_bytes: 1 << 30 };
+    let open = || FileStore::open(Arc::clone(&pool), Box::new(disk.clone()), settings).expect("what was written opens");
+    let mut store = open();
+    assert!(newest_base(store.retained_versions().rev(), &reader, 3).expect("readable").is_none());
+    let genesis = genesis_block(&spec, &mut store).expect("commits");
+    replay(&spec, &reader, &mut store, genesis).expect("the same chain");
+    assert!(store.take_syncer().expect("it is there").sync(u64::MAX).expect("the disk works"));
+    drop(store);
+
+    let mut store = open();
+    let base = |tip| newest_base(store.retained_versions().rev(), &reader, tip).expect("readable");
+    assert_eq!(base(2).map(|base| base.header.number), Some(1), "blocks above 2 were rolled back");
+    assert!(base(0).is_none());
+    let base = base(3).expect("the version after block 2");
+    assert_eq!(base.header.number, 2);
+    let mut resumed = Replay::resume(&spec, &mut store, base, &reader).expect("its hashes are stored");
+    resumed.stored(&reader).expect("the same chain");
+    let (recent, mut world) = resumed.into_parts();
+    assert_eq!(recent.len(), 1);
+    assert_eq!((recent[0].header.number, recent[0].hash), (3, last));
+    assert_eq!(recent[0].block.transactions.len(), 10);
+    assert_eq!(world.account(Address::repeat_byte(3)).expect("readable").balance_wei, 50);
+    assert_eq!(genesis_root(&spec, pool).expect("commits"), spec_root(&spec));
+}
+
+/// The state root that the stored block 0 has.
+fn spec_root(spec: &ChainSpec) -> B256 {
+    genesis_block(spec, &mut store()).expect("commits").header.state_root
+}

@@ -195,6 +195,20 @@ impl FileStore {
         Ok(step.emptied_below.is_some())
     }
 
+    /// Walks in pieces that fill a segment without leaving much of its end empty.
+    fn walk(&mut self, fuel_words: usize) -> Result<(), StateError> {
+        let piece_words = (self.geometry.segment_words() / 16) as usize;
+        let mut left_words = fuel_words;
+        while left_words > 0 {
+            let words = left_words.min(piece_words);
+            left_words -= words;
+            if self.step(words)? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
     /// Moves all that is alive into new segments and forgets every version but the newest: for a process that does nothing else.
     ///
     /// # Errors
@@ -204,7 +218,7 @@ impl FileStore {
         self.retained = VecDeque::from([newest]);
         let mut is_done = false;
         while !is_done {
-            is_done = self.step(reclaim::OVERDUE_WORDS)?;
+            is_done = self.step((self.geometry.segment_words() / 16) as usize)?;
         }
         // Both slots must have let go of what was moved.
         let mut syncer = self.syncer.take();
@@ -274,7 +288,6 @@ impl FileStore {
             self.is_failed = true;
             return Err(error);
         }
-        self.written_words += end.saturating_sub(self.end);
         self.end = end;
         let mut kept_words = 0;
         for mut buffer in runs {
@@ -331,6 +344,7 @@ impl FileStore {
             let padding = words.next_multiple_of(BLOCK_WORDS as u64) - words;
             parts.push(&zeros[..padding as usize]);
             self.disk.write(segment, (start - geometry.start(segment)) * 8, &parts)?;
+            self.written_words += words + padding;
             self.range.populate(
                 geometry.place(segment) + ((start - geometry.start(segment)) * 8) as usize,
                 (words * 8) as usize,
@@ -463,7 +477,7 @@ impl StateStore for FileStore {
         let appended_words = std::mem::take(&mut self.unreclaimed_words);
         let spanned_words = (self.end - newest.version.space.first()) as usize;
         if let Some(fuel_words) = reclaim::fuel_words(&newest.version.cursor, spanned_words, appended_words) {
-            self.step(fuel_words)?;
+            self.walk(fuel_words)?;
         }
         self.drop_segments()
     }
