@@ -1,4 +1,4 @@
-//! Keccak by backend, list roots, commits and reads of the state in memory.
+//! Keccak by backend, list roots, commits and reads of the state in memory, and the nodes of a witness.
 //!
 //! `TRIE_ACCOUNTS` sets the number of accounts (1,000,000).
 
@@ -6,8 +6,9 @@ use std::hint::black_box;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use alloy_primitives::{Address, B256, Bloom, U256};
+use alloy_primitives::{Address, B256, Bloom, Bytes, U256};
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use native_sequencer::builder::world::access::Accesses;
 use native_sequencer::crypto::keccak::{Backend, keccak256, keccak256_each_with};
 use native_sequencer::state::bloom::{self, BloomCache};
 use native_sequencer::state::genesis::{GenesisAccount, from_alloc};
@@ -15,6 +16,7 @@ use native_sequencer::state::memory::{MemoryStore, Reader};
 use native_sequencer::state::{
     AccountChange, AccountInfo, CODE_HASH_EMPTY, ListRoot, StateChanges, StateReader, StateStore,
 };
+use native_sequencer::witness::collect::collect;
 use sha3::Digest;
 
 /// A small generator with a fixed seed (xorshift64*): runs are comparable.
@@ -186,6 +188,8 @@ fn commits(criterion: &mut Criterion) {
     });
     group.finish();
 
+    witnesses(criterion, &genesis, &mut prng, accounts);
+
     let keys: Vec<B256> =
         (0..accounts.min(1 << 16)).map(|_| keccak256(address(prng.next() % accounts).as_slice())).collect();
     let mut next = 0;
@@ -201,6 +205,24 @@ fn commits(criterion: &mut Criterion) {
             genesis.account(&address(next as u64 * 13))
         });
     });
+}
+
+/// The witness' nodes of a block that changes 1,000 or 10,000 accounts, and a tenth of that many absent ones beside.
+fn witnesses(criterion: &mut Criterion, state: &Reader, prng: &mut Prng, accounts: u64) {
+    let mut group = criterion.benchmark_group("witness_nodes");
+    group.sample_size(20).measurement_time(Duration::from_secs(3));
+    for count in [1_000, 10_000] {
+        let changes = changes(prng, count, accounts);
+        let absent = (0..count as u64 / 10).map(|number| address(accounts + number));
+        let touched = changes.accounts.iter().map(|change| change.address).chain(absent).collect();
+        let accesses = Accesses { accounts: touched, ..Accesses::default() };
+        let nodes = collect(state, &accesses, &changes).expect("the state is sound").nodes;
+        println!("{count} of {accounts}: {} nodes, {} bytes", nodes.len(), nodes.iter().map(Bytes::len).sum::<usize>());
+        group.bench_function(format!("{count}_of_{accounts}"), |bencher| {
+            bencher.iter(|| collect(state, &accesses, &changes));
+        });
+    }
+    group.finish();
 }
 
 criterion_group!(benches, keccak, list_roots, blooms, commits);
