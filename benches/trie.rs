@@ -1,4 +1,4 @@
-//! Keccak by backend, list roots, commits and reads of the state in memory and in files.
+//! Keccak by backend, list roots, commits and reads of the state in memory and in files, and the nodes of a witness.
 //!
 //! `TRIE_ACCOUNTS` sets the number of accounts (1,000,000), `STATE_BENCH_DIR` where the files lie.
 
@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use alloy_primitives::{Address, B256, Bloom, U256};
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use native_sequencer::builder::world::access::Accesses;
 use native_sequencer::crypto::keccak::{Backend, keccak256, keccak256_each_with};
 use native_sequencer::state::bloom::{self, BloomCache};
 use native_sequencer::state::files::FileStore;
@@ -16,8 +17,9 @@ use native_sequencer::state::files::recovery::StateSettings;
 use native_sequencer::state::genesis::{GenesisAccount, from_alloc};
 use native_sequencer::state::memory::{MemoryStore, Reader};
 use native_sequencer::state::{
-    AccountChange, AccountInfo, CODE_HASH_EMPTY, ListRoot, StateChanges, StateReader, StateStore,
+    AccountChange, AccountInfo, CODE_HASH_EMPTY, ListRoot, Snapshot, StateChanges, StateReader, StateStore,
 };
+use native_sequencer::witness::collect::collect;
 use sha3::Digest;
 
 /// A small generator with a fixed seed (xorshift64*): runs are comparable.
@@ -213,7 +215,7 @@ fn file_reads(name: &str, store: &FileStore, prng: &mut Prng, accounts: u64) {
 }
 
 /// The state in files: not by criterion, because every block changes what the next one finds.
-fn files(_: &mut Criterion) {
+fn files(criterion: &mut Criterion) {
     let is_smoke = !std::env::args().any(|argument| argument == "--bench");
     let accounts = std::env::var("TRIE_ACCOUNTS").ok().and_then(|count| count.parse().ok());
     let accounts: u64 = accounts.unwrap_or(if is_smoke { 2_000 } else { 1_000_000 });
@@ -233,6 +235,7 @@ fn files(_: &mut Criterion) {
         file_blocks(&mut store, &mut prng, count, rounds, accounts);
     }
     file_reads("aged", &store, &mut prng, accounts);
+    witnesses(criterion, store.newest().expect("blocks were committed"), &mut prng, accounts);
     drop(store);
     std::fs::remove_dir_all(&dir).expect("bench directory is ours");
 }
@@ -307,6 +310,24 @@ fn commits(criterion: &mut Criterion) {
             genesis.account(&address(next as u64 * 13))
         });
     });
+}
+
+/// The witness' nodes of a block that changes 1,000 or 10,000 accounts, and a tenth of that many absent ones beside.
+fn witnesses(criterion: &mut Criterion, state: &Snapshot, prng: &mut Prng, accounts: u64) {
+    let mut group = criterion.benchmark_group("witness_nodes");
+    group.sample_size(20).measurement_time(Duration::from_secs(3));
+    for count in [1_000, 10_000] {
+        let changes = changes(prng, count, accounts);
+        let absent = (0..count as u64 / 10).map(|number| address(accounts + number));
+        let touched = changes.accounts.iter().map(|change| change.address).chain(absent).collect();
+        let accesses = Accesses { accounts: touched, ..Accesses::default() };
+        let nodes = collect(state, &accesses, &changes).expect("the state is sound").nodes;
+        println!("{count} of {accounts}: {} nodes, {} bytes", nodes.len(), nodes.iter().map(|node| node.len()).sum::<usize>());
+        group.bench_function(format!("{count}_of_{accounts}"), |bencher| {
+            bencher.iter(|| collect(state, &accesses, &changes));
+        });
+    }
+    group.finish();
 }
 
 criterion_group!(benches, keccak, list_roots, blooms, commits, files);

@@ -87,6 +87,7 @@ methods! {
     GetTransactionReceipt "eth_getTransactionReceipt" Query,
     Call "eth_call" Query,
     EstimateGas "eth_estimateGas" Query,
+    GetProof "eth_getProof" Query,
     FeeHistory "eth_feeHistory" Query,
     GetLogs "eth_getLogs" Query,
     GetBlockByNumber "eth_getBlockByNumber" Query,
@@ -109,6 +110,9 @@ methods! {
     DebugGetRawHeader "debug_getRawHeader" Query,
     DebugGetRawTransaction "debug_getRawTransaction" Query,
     DebugGetRawReceipts "debug_getRawReceipts" Query,
+    DebugExecutionWitness "debug_executionWitness" Query,
+    DebugGenerateWitness "debug_generateWitness" Query,
+    DebugGenerateBlockWitness "debug_generateBlockWitness" Query,
 }
 
 impl Method {

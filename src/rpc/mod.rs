@@ -30,6 +30,7 @@ pub mod query_call;
 pub mod query_fees;
 pub mod query_logs;
 pub mod query_pool;
+pub mod query_witness;
 
 pub mod call;
 pub mod call_request;

@@ -3,7 +3,7 @@
 use crate::builder::block::{BlockContext, OpenBlock, PlacedTx};
 use crate::chain::sealed_record::EndReason;
 use crate::messages::{QueryJob, QueryReply};
-use crate::primitives::{B256, Bytes, Fork, Sequence};
+use crate::primitives::{Address, B256, Bytes, Fork, Sequence};
 use crate::rpc::call_state::{BlockHashes, PendingIndex};
 use crate::rpc::error::RpcError;
 use crate::rpc::history::{History, HistoryEnd, HistoryStatus};
@@ -13,7 +13,7 @@ use crate::rpc::method::Method;
 use crate::rpc::params::{Argument, BlockId, Params};
 use crate::rpc::source::{BlockSource, TxView};
 use crate::rpc::view::View;
-use crate::rpc::{encode, query_call, query_fees, query_logs};
+use crate::rpc::{encode, query_call, query_fees, query_logs, query_witness};
 
 /// What a query reads.
 pub struct QueryContext<'a> {
@@ -26,6 +26,7 @@ pub struct QueryContext<'a> {
     pub now_unix_s: u64,
     /// The rules of a block with this timestamp.
     pub fork_at: &'a dyn Fn(u64) -> Fork,
+    pub deposit_contract: Address,
 }
 
 /// What one query may cost.
@@ -81,6 +82,10 @@ fn dispatch(
         Method::Call => query_call::call(context, cache, params, out),
         Method::EstimateGas => query_call::estimate_gas(context, cache, params, out),
         Method::GetLogs => query_logs::logs(context, params, out),
+        Method::GetProof => query_witness::get_proof(context, params, out),
+        Method::DebugExecutionWitness => query_witness::execution_witness(context, params, out),
+        Method::DebugGenerateWitness => query_witness::generate_witness(context, params, out),
+        Method::DebugGenerateBlockWitness => query_witness::generate_block_witness(context, params, out),
         Method::FeeHistory => query_fees::fee_history(context, params, out),
         Method::GetBlockByNumber | Method::GetBlockByHash => get_block(context, params, out),
         Method::GetBlockReceipts => get_block_receipts(context, params, out),

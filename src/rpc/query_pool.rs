@@ -51,6 +51,7 @@ pub fn run(seat: &QuerySeat) {
             now_ns: &clock::monotonic_ns,
             now_unix_s: clock::wall_unix_ns() / 1_000_000_000,
             fork_at: &fork_at,
+            deposit_contract: seat.spec.deposit_contract,
         };
         let ShardId(shard) = job.shard;
         let reply = execute(&context, &mut cache, &job);

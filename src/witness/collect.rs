@@ -19,8 +19,10 @@ use std::cmp::Ordering;
 use crate::builder::world::access::Accesses;
 use crate::crypto::keccak::keccak256_each;
 use crate::primitives::{Address, B256, Bytes, U256};
-use crate::state::trie::node::{Branch, Extension, Key, Link, Node, Slot, key_words, nibble, shared_nibbles};
-use crate::state::{Snapshot, StateChanges, StateError};
+use crate::state::trie::node::{
+    AccountLeaf, Branch, Extension, KEY_NIBBLES, Key, Link, Node, Slot, key_words, nibble, shared_nibbles,
+};
+use crate::state::{Snapshot, StateChanges, StateError, StateReader};
 
 /// What collecting gives.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -72,9 +74,24 @@ struct Left {
 /// # Errors
 /// When the state cannot be read.
 pub fn collect(parent: &Snapshot, accesses: &Accesses, changes: &StateChanges) -> Result<Collected, StateError> {
+    collect_held(parent, parent, accesses, changes)
+}
+
+/// As [`collect`], but only nodes that an earlier state, `base`, holds at the same places: what was made since is left out.
+///
+/// # Errors
+/// When a state cannot be read.
+pub fn collect_held(
+    parent: &Snapshot,
+    base: &Snapshot,
+    accesses: &Accesses,
+    changes: &StateChanges,
+) -> Result<Collected, StateError> {
     let accounts = account_touches(accesses, changes);
     let slots = slot_touches(accesses, changes);
-    let mut walk = Walk { parent, slots: &slots, nodes: Arena::default(), reserve: Arena::default() };
+    let base = (base.root() != parent.root()).then_some(base);
+    let (nodes, reserve) = (Arena::default(), Arena::default());
+    let mut walk = Walk { parent, base, account: None, slots: &slots, nodes, reserve };
     let root = parent.root_link();
     if root.node != 0 {
         walk.link(root, 0, &accounts)?;
@@ -154,6 +171,10 @@ impl Touch {
 
 struct Walk<'s> {
     parent: &'s Snapshot,
+    /// The state that must hold a node too; `None`: it is the same one.
+    base: Option<&'s Snapshot>,
+    /// Whose storage trie the walk is in.
+    account: Option<Key>,
     slots: &'s [SlotTouch],
     nodes: Arena,
     reserve: Arena,
@@ -163,7 +184,7 @@ impl<'s> Walk<'s> {
     /// Walks from a node that `touches` lead to, none of them another way.
     fn link(&mut self, link: Link, depth: usize, touches: &[Touch]) -> Result<Left, StateError> {
         let node = self.parent.node(link.node)?;
-        if !link.slot.embedded {
+        if self.is_entry(link, depth, touches)? {
             self.nodes.push(&node, depth);
         }
         match node {
@@ -207,12 +228,15 @@ impl<'s> Walk<'s> {
             may_vanish |= below.perhaps_nothing;
             touched_may_vanish &= below.perhaps_nothing;
         }
-        let sibling = branch.child(sibling);
-        if untouched == 1 && !sibling.slot.embedded {
-            if vanished && left == 1 {
-                self.nodes.push(&self.parent.node(sibling.node)?, depth + 1);
-            } else if may_vanish && touched_may_vanish {
-                self.reserve.push(&self.parent.node(sibling.node)?, depth + 1);
+        let is_lonely = vanished && left == 1;
+        if untouched == 1 && (is_lonely || may_vanish && touched_may_vanish) {
+            let link = branch.child(sibling);
+            let mut key = touches[0].key;
+            set_nibble(&mut key, depth, sibling);
+            if self.is_entry_at(link, depth + 1, &key)? {
+                let node = self.parent.node(link.node)?;
+                let arena = if is_lonely { &mut self.nodes } else { &mut self.reserve };
+                arena.push(&node, depth + 1);
             }
         }
         Ok(Left { nothing: left == 0, perhaps_nothing: untouched == 0 && touched_may_vanish })
@@ -226,7 +250,8 @@ impl<'s> Walk<'s> {
         let (inside, grown) = (&touches[start..end], outside.clone().any(|touch| touch.after == After::Present));
         if inside.is_empty() {
             // A key that came and went has put a branch before the child, which is to be merged with what is left when it goes.
-            if outside.any(|touch| touch.may_vanish) && !extension.child.slot.embedded {
+            let comes_and_goes = outside.any(|touch| touch.may_vanish);
+            if comes_and_goes && self.is_entry_at(extension.child, extension.end, &extension.path)? {
                 self.reserve.push(&self.parent.node(extension.child.node)?, extension.end);
             }
             return Ok(Left { nothing: false, perhaps_nothing: false });
@@ -244,9 +269,32 @@ impl<'s> Walk<'s> {
         let own = self.slots[start..].iter().take_while(|slot| slot.account == *account);
         let touches: Vec<Touch> = own.map(|slot| slot.touch).collect();
         if !touches.is_empty() {
+            self.account = Some(*account);
             self.link(root, 0, &touches)?;
+            self.account = None;
         }
         Ok(())
+    }
+
+    /// Whether a node that `touches` lead to is an entry of its own.
+    fn is_entry(&self, link: Link, depth: usize, touches: &[Touch]) -> Result<bool, StateError> {
+        match touches.first() {
+            Some(touch) => self.is_entry_at(link, depth, &touch.key),
+            // The account trie's root, which nothing but the block itself asks for.
+            None => Ok(!link.slot.embedded),
+        }
+    }
+
+    fn is_entry_at(&self, link: Link, depth: usize, key: &Key) -> Result<bool, StateError> {
+        if link.slot.embedded {
+            return Ok(false);
+        }
+        match self.base {
+            Some(base) => {
+                Ok(link_at(base, self.account.as_ref(), key, depth)?.is_some_and(|old| old.slot == link.slot))
+            }
+            None => Ok(true),
+        }
     }
 }
 
@@ -256,6 +304,49 @@ fn leaf_left(leaf: &Key, touches: &[Touch]) -> Left {
     let gone = own.is_some_and(|touch| touch.after == After::Absent);
     let grown = touches.iter().any(|touch| touch.key != *leaf && touch.after == After::Present);
     Left { nothing: gone && !grown, perhaps_nothing: own.is_some_and(|touch| touch.may_vanish) }
+}
+
+/// The node of a state at the place that the first `depth` nibbles of a key lead to, in the account trie or in an account's storage.
+fn link_at(state: &Snapshot, account: Option<&Key>, key: &Key, depth: usize) -> Result<Option<Link>, StateError> {
+    let mut link = state.root_link();
+    let mut at = 0;
+    if let Some(account) = account {
+        let Some(leaf) = account_leaf(state, account)? else { return Ok(None) };
+        link = Link { node: leaf.storage, slot: Slot::hash(leaf.account.storage_root) };
+    }
+    while at < depth && link.node != 0 {
+        (link, at) = match state.node(link.node)? {
+            Node::Branch(branch) => (branch.child(nibble(key, at)), at + 1),
+            Node::Extension(extension)
+                if extension.end <= depth && shared_nibbles(key, &extension.path) >= extension.end =>
+            {
+                (extension.child, extension.end)
+            }
+            Node::Extension(_) | Node::Account(_) | Node::Slot(_) | Node::Code(_) => return Ok(None),
+        };
+    }
+    Ok((link.node != 0).then_some(link))
+}
+
+fn account_leaf(state: &Snapshot, key: &Key) -> Result<Option<AccountLeaf>, StateError> {
+    let mut link = state.root_link();
+    let mut at = 0;
+    while link.node != 0 {
+        (link, at) = match state.node(link.node)? {
+            Node::Branch(branch) if at < KEY_NIBBLES => (branch.child(nibble(key, at)), at + 1),
+            Node::Extension(extension) if shared_nibbles(key, &extension.path) >= extension.end => {
+                (extension.child, extension.end)
+            }
+            Node::Account(leaf) if leaf.key == *key => return Ok(Some(leaf)),
+            _ => return Ok(None),
+        };
+    }
+    Ok(None)
+}
+
+fn set_nibble(key: &mut Key, index: usize, nibble: usize) {
+    let shift = 60 - 4 * (index % 16);
+    key[index / 16] = key[index / 16] & !(0xf << shift) | (nibble as u64) << shift;
 }
 
 /// How the first `count` nibbles of two keys compare.

@@ -11,12 +11,13 @@ use alloy_consensus::Header;
 use super::rlp::split;
 use super::validator::{StatelessBlock, ValidationError, check_body, check_outcome, context_of, rules};
 use super::{CollectError, Witness};
-use crate::builder::block::SealedBlock;
+use crate::builder::block::{BlockContext, SealedBlock};
 use crate::builder::block_execution::{BlockExecutionError, ExecutedBlock, execute_block};
 use crate::builder::execution::Executor;
 use crate::builder::world::World;
 use crate::codec::transaction::RlpFault;
 use crate::config::genesis::ChainSpec;
+use crate::crypto::keccak::keccak256;
 use crate::primitives::{B256, Bytes};
 use crate::state::{Snapshot, Stamp, StateError, StateReader, StateStore};
 
@@ -152,11 +153,7 @@ impl<'s, S: StateStore<Reader = Snapshot>> Importer<'s, S> {
         Ok(())
     }
 
-    fn execute(
-        &mut self,
-        block: &StatelessBlock,
-        context: &crate::builder::block::BlockContext,
-    ) -> Result<ExecutedBlock, ImportError> {
+    fn execute(&mut self, block: &StatelessBlock, context: &BlockContext) -> Result<ExecutedBlock, ImportError> {
         let executed = execute_block(&mut self.executor, context, &block.transactions, &block.withdrawals);
         let executed = executed.map_err(|cause: BlockExecutionError| ValidationError::Execution {
             number: block.header.number,
@@ -169,7 +166,7 @@ impl<'s, S: StateStore<Reader = Snapshot>> Importer<'s, S> {
     /// Forgets what a refused block has done to the world.
     fn restart(&mut self) {
         let mut world = World::new(self.state.clone());
-        let hashes = self.headers.iter().rev().map(|header| crate::crypto::keccak::keccak256(header));
+        let hashes = self.headers.iter().rev().map(|header| keccak256(header));
         for (number, hash) in (0..=self.parent.number).rev().zip(hashes) {
             world.set_block_hash(number, hash);
         }

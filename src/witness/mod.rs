@@ -5,6 +5,10 @@
 
 pub mod collect;
 
+pub mod run;
+
+pub mod bound;
+
 pub mod decode;
 
 mod rlp;
@@ -32,6 +36,30 @@ pub struct Witness {
     pub codes: Vec<Bytes>,
     /// RLP of trie nodes of the state before, accounts and storage together.
     pub state: Vec<Bytes>,
+}
+
+/// In which order headers are encoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HeaderOrder {
+    /// By number, the parent last.
+    Ascending,
+    /// By number backwards, the parent first.
+    ParentFirst,
+}
+
+/// What differs between those who read witnesses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Form {
+    pub header_order: HeaderOrder,
+    /// Whether the empty list of keys is there, as a fourth item.
+    pub has_keys: bool,
+}
+
+impl Form {
+    /// go-ethereum from v1.17.4 on.
+    pub const GO_ETHEREUM: Self = Self { header_order: HeaderOrder::Ascending, has_keys: true };
+    /// The profile `execute-tx-v2`: its L1 takes the state's root from the first header.
+    pub const EXECUTE_TX_V2: Self = Self { header_order: HeaderOrder::ParentFirst, has_keys: true };
 }
 
 /// Why a witness cannot be collected. Fatal: what it needs was there when the block was executed.
@@ -67,19 +95,27 @@ impl Witness {
         })
     }
 
-    /// RLP: `[headers: [header], codes: [string], state: [string], keys: []]`; headers are lists already.
+    /// RLP in go-ethereum's form: `[headers: [header], codes: [string], state: [string], keys: []]`; headers are lists already.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
+        self.encode_as(Form::GO_ETHEREUM)
+    }
+
+    /// RLP as a profile of the settlement layer wants it. The witness itself is in canonical order.
+    #[must_use]
+    pub fn encode_as(&self, form: Form) -> Vec<u8> {
         let headers_payload: usize = self.headers.iter().map(|header| header.len()).sum();
         let strings_payload = |list: &[Bytes]| list.iter().map(Encodable::length).sum::<usize>();
         let list = |payload_length| Header { list: true, payload_length };
         let lists = [headers_payload, strings_payload(&self.codes), strings_payload(&self.state), 0].map(list);
+        let lists = &lists[..if form.has_keys { 4 } else { 3 }];
         let payload_length = lists.iter().map(|header| header.length() + header.payload_length).sum();
         let mut out = Vec::with_capacity(payload_length + 9);
         list(payload_length).encode(&mut out);
         lists[0].encode(&mut out);
-        for header in &self.headers {
-            out.extend_from_slice(header);
+        match form.header_order {
+            HeaderOrder::Ascending => self.headers.iter().for_each(|header| out.extend_from_slice(header)),
+            HeaderOrder::ParentFirst => self.headers.iter().rev().for_each(|header| out.extend_from_slice(header)),
         }
         for (header, strings) in lists[1..].iter().zip([&self.codes[..], &self.state, &[]]) {
             header.encode(&mut out);
@@ -103,3 +139,6 @@ fn sorted_codes(accesses: &Accesses) -> Vec<Bytes> {
     codes.dedup();
     codes
 }
+
+#[cfg(test)]
+mod tests;

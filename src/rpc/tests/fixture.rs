@@ -292,6 +292,7 @@ pub fn query_reply(heads: &Heads, history: &dyn History, durable: u64, method: M
         now_ns: &|| 1,
         now_unix_s: 5_000,
         fork_at: &|_| Fork::Prague,
+        deposit_contract: Address::ZERO,
     };
     let token = ReplyToken { connection: 1, generation: 2, request: 3, item: 4 };
     let job = QueryJob { shard: ShardId(0), token, method, params: params.as_bytes().to_vec(), deadline_ns: 10 };

@@ -205,6 +205,7 @@ fn rows(method: Method, chain: &Chain) -> Vec<String> {
         | Method::TxpoolStatus => vec!["[]".to_owned()],
         Method::GetBalance | Method::GetTransactionCount | Method::GetCode => chain.states(&address, ""),
         Method::GetStorageAt => chain.states(&format!("{address}\"0x0\","), ""),
+        Method::GetProof => chain.states(&format!("{address}[\"0x0\"],"), ""),
         Method::GetTransactionByHash
         | Method::GetRawTransactionByHash
         | Method::GetTransactionReceipt
@@ -224,7 +225,9 @@ fn rows(method: Method, chain: &Chain) -> Vec<String> {
         Method::GetBlockReceipts
         | Method::DebugGetRawBlock
         | Method::DebugGetRawHeader
-        | Method::DebugGetRawReceipts => chain.states("", "").into_iter().chain(chain.with_hashes("")).collect(),
+        | Method::DebugGetRawReceipts
+        | Method::DebugExecutionWitness
+        | Method::DebugGenerateBlockWitness => chain.states("", "").into_iter().chain(chain.with_hashes("")).collect(),
         Method::GetBlockTransactionCountByNumber => chain.with_blocks("", ""),
         Method::GetBlockTransactionCountByHash => chain.with_hashes(""),
         Method::GetTransactionByBlockHashAndIndex => {
@@ -233,6 +236,7 @@ fn rows(method: Method, chain: &Chain) -> Vec<String> {
         Method::GetTransactionByBlockNumberAndIndex => {
             INDICES.iter().flat_map(|index| chain.with_blocks("", &format!(",\"{index}\""))).collect()
         }
+        Method::DebugGenerateWitness => vec!["[\"0x00\"]".to_owned()],
         Method::Sha3 => vec!["[\"0x00\"]".to_owned()],
         // What subscribers hear: below.
         Method::Subscribe => vec!["[\"newHeads\"]".to_owned()],

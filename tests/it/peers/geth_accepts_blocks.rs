@@ -17,6 +17,8 @@ use super::sequencer::{FAST_BLOCKS, Sequencer, genesis};
 use super::workload::{Account, DEV_KEYS, Mix, Workload};
 
 /// Qualifying blocks per fork; two forks make the 200 of the acceptance test.
+/// Blocks behind the head whose witness is still asked for: the state before them must be there.
+const WITNESSES_BEHIND_MAX: u64 = 100;
 const BLOCKS_PER_FORK: usize = 100;
 /// A round may be cut in two by a block's deadline: then neither half counts.
 const ROUNDS_PER_FORK_MAX: usize = BLOCKS_PER_FORK * 2;
@@ -186,6 +188,9 @@ impl<'a> Feed<'a> {
             let payload = Payload::pack(self.source, &block, requests);
             self.checker.accept(&payload);
             self.compare_receipts(&tag, &receipts);
+            if latest - self.next < WITNESSES_BEHIND_MAX {
+                self.compare_witness(&tag);
+            }
             let mix = Mix::count(&block, &receipts, self.contract);
             self.qualified += usize::from(mix.qualifies());
             self.last_mix = mix;
@@ -204,6 +209,23 @@ impl<'a> Feed<'a> {
         assert!(self.with_requests > 0, "no block had withdrawal and consolidation requests");
     }
 
+    /// Both nodes execute the block again and show what it needs, and prove the same of an account that it touched.
+    #[track_caller]
+    fn compare_witness(&self, tag: &str) {
+        let ask = |method: &str, params: Value| {
+            [self.source, &self.checker.rpc].map(|rpc| without_nulls(rpc.call(method, params.clone())))
+        };
+        let [ours, theirs] = ask("debug_executionWitness", json!([tag]));
+        for part in ["headers", "codes", "state"] {
+            assert_eq!(ours[part], theirs[part], "{part} of the witness of block {tag}");
+        }
+        for address in [self.contract, Address::repeat_byte(0x77)] {
+            let slots = json!(["0x0", "0x1", format!("{:#066x}", 2)]);
+            let [ours, theirs] = ask("eth_getProof", json!([address, slots, tag]));
+            assert_eq!(ours, theirs, "proof of {address} at block {tag}");
+        }
+    }
+
     #[track_caller]
     fn compare_receipts(&self, tag: &str, ours: &Value) {
         let theirs = self.checker.rpc.call("eth_getBlockReceipts", json!([tag]));
@@ -215,6 +237,19 @@ impl<'a> Feed<'a> {
             }
         }
     }
+}
+
+/// go-ethereum writes null for fields of later forks.
+fn without_nulls(mut value: Value) -> Value {
+    match &mut value {
+        Value::Object(members) => {
+            members.retain(|_, member| !member.is_null());
+            members.values_mut().for_each(|member| *member = without_nulls(member.take()));
+        }
+        Value::Array(items) => items.iter_mut().for_each(|item| *item = without_nulls(item.take())),
+        _ => {}
+    }
+    value
 }
 
 fn receipts(list: &Value) -> &Vec<Value> {

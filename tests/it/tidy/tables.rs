@@ -52,7 +52,10 @@ pub const IMPORTS: &[(&str, &[&str])] = &[
         &["codec", "config", "limits", "mempool", "messages", "primitives", "ring", "rpc", "runtime", "topology"],
     ),
     ("ingress::driver", &["config", "limits", "messages", "primitives", "ring", "rpc", "runtime", "topology"]),
-    ("rpc", &["builder", "chain", "codec", "crypto", "limits", "mempool", "messages", "primitives", "state"]),
+    (
+        "rpc",
+        &["builder", "chain", "codec", "crypto", "limits", "mempool", "messages", "primitives", "state", "witness"],
+    ),
     ("rpc::query_pool", &["chain", "config", "messages", "primitives", "ring", "runtime", "topology"]),
     ("mempool", &["primitives"]),
     ("builder", &["mempool", "primitives", "ring", "state"]),
