@@ -57,7 +57,7 @@ pub fn of_run(
         let own: HashSet<B256> = piece.changes.codes.iter().map(|(hash, _)| *hash).collect();
         for (hash, code) in &piece.accesses.codes {
             // A piece may make a code that the state has already, and fetch it before.
-            if !made.contains(hash) && !(own.contains(hash) && first.before.code(hash)?.is_none()) {
+            if !(made.contains(hash) || own.contains(hash) && first.before.code(hash)?.is_none()) {
                 codes.push(code.clone());
             }
         }

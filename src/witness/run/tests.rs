@@ -207,10 +207,10 @@ fn what_a_run_makes_itself_is_not_in_its_witness() {
     let none = Accesses::default();
 
     let run = of_run(&[piece(&making, &none), piece(&nothing, &fetched)], Begin::Block, header).expect("collects");
-    assert_eq!(run.codes, [old.1.clone()]);
+    assert_eq!(run.codes, std::slice::from_ref(&old.1));
     assert_eq!(run.headers.len(), 4, "3 to 6");
     let run = of_run(&[piece(&making, &fetched)], Begin::Block, header).expect("collects");
-    assert_eq!(run.codes, [old.1.clone()]);
+    assert_eq!(run.codes, std::slice::from_ref(&old.1));
     let run = of_run(&[piece(&nothing, &fetched), piece(&making, &none)], Begin::Inside, header).expect("collects");
     assert_eq!(run.codes, [code.1, old.1]);
     assert_eq!(of_run(&[piece(&nothing, &none)], Begin::Block, header).expect("collects").headers.len(), 1);
