@@ -322,7 +322,11 @@ fn witnesses(criterion: &mut Criterion, state: &Snapshot, prng: &mut Prng, accou
         let touched = changes.accounts.iter().map(|change| change.address).chain(absent).collect();
         let accesses = Accesses { accounts: touched, ..Accesses::default() };
         let nodes = collect(state, &accesses, &changes).expect("the state is sound").nodes;
-        println!("{count} of {accounts}: {} nodes, {} bytes", nodes.len(), nodes.iter().map(|node| node.len()).sum::<usize>());
+        println!(
+            "{count} of {accounts}: {} nodes, {} bytes",
+            nodes.len(),
+            nodes.iter().map(|node| node.len()).sum::<usize>()
+        );
         group.bench_function(format!("{count}_of_{accounts}"), |bencher| {
             bencher.iter(|| collect(state, &accesses, &changes));
         });

@@ -323,6 +323,8 @@ impl Random<'_> {
                 let forward = if self.rng.chance(1, 2) { FORWARD } else { FORWARD_REVERT };
                 (forward.into(), words.into(), self.word(4))
             }
+            // The furthest block that can be asked for, once there are so many.
+            12 => (TxKind::Create, Bytes::from_static(&program::FURTHEST_HASH), U256::ZERO),
             11 => (STORE_REVERT.into(), self.stores(), U256::ZERO),
             _ => (TxKind::Create, program::random(self.rng, self.addresses).into(), self.word(3)),
         }

@@ -7,6 +7,9 @@ use native_sequencer::testing::rng::SimRng;
 /// Slots that programs and calls use, few enough to meet again.
 pub const SLOTS: u64 = 48;
 
+/// `blockhash(number - 256)`, dropped.
+pub const FURTHEST_HASH: [u8; 8] = [0x61, 0x01, 0x00, 0x43, 0x03, 0x40, 0x50, 0x00];
+
 /// A code in the making.
 #[derive(Default)]
 pub struct Program(Vec<u8>);
