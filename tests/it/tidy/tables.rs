@@ -67,7 +67,7 @@ pub const IMPORTS: &[(&str, &[&str])] = &[
     ("builder::block_execution", &["codec", "crypto", "primitives", "state"]),
     ("builder::world", &["limits", "primitives", "state"]),
     ("builder::driver", &["config", "journal", "limits", "messages", "primitives", "ring", "runtime", "topology"]),
-    ("builder::replay", &["chain", "codec", "config", "crypto", "journal", "limits", "primitives", "runtime", "state"]),
+    ("builder::replay", &["chain", "codec", "config", "journal", "limits", "primitives", "runtime", "state"]),
     ("state", &["crypto"]),
     ("state::memory", &["crypto"]),
     ("state::driver", &["builder", "limits", "messages", "ring", "runtime"]),
