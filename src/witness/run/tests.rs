@@ -58,17 +58,19 @@ fn difference(before: &Model, after: &Model) -> (StateChanges, Accesses) {
     (changes, accesses)
 }
 
-/// A few random writes, deletions among them.
+/// A few random writes, deletions among them. Values name their contract, so that no two storage tries have a node in common: what a run
+/// makes at one place would else be found in the state before at another.
 fn transact(rng: &mut SimRng, state: &mut Model) {
     for _ in 0..=rng.below(4) {
         let number = rng.below(ACCOUNTS);
         if rng.chance(1, 2) {
-            let (nonce, slots) = state.entry(address(rng.below(CONTRACTS))).or_default();
+            let contract = rng.below(CONTRACTS);
+            let (nonce, slots) = state.entry(address(contract)).or_default();
             *nonce += 1;
             let slot = U256::from(rng.below(SLOTS));
             match rng.chance(1, 2) {
                 true => drop(slots.remove(&slot)),
-                false => drop(slots.insert(slot, U256::from(1 + rng.below(3)))),
+                false => drop(slots.insert(slot, U256::from(1 + rng.below(3) + 16 * contract))),
             }
         } else if rng.chance(1, 2) && number >= CONTRACTS {
             state.remove(&address(number));
