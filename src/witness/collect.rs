@@ -278,11 +278,9 @@ impl<'s> Walk<'s> {
 
     /// Whether a node that `touches` lead to is an entry of its own.
     fn is_entry(&self, link: Link, depth: usize, touches: &[Touch]) -> Result<bool, StateError> {
-        match touches.first() {
-            Some(touch) => self.is_entry_at(link, depth, &touch.key),
-            // The account trie's root, which nothing but the block itself asks for.
-            None => Ok(!link.slot.embedded),
-        }
+        // Nothing but the block itself asks for the account trie's root when there is no touch; every key leads to it.
+        let key = touches.first().map_or(Key::default(), |touch| touch.key);
+        self.is_entry_at(link, depth, &key)
     }
 
     fn is_entry_at(&self, link: Link, depth: usize, key: &Key) -> Result<bool, StateError> {
