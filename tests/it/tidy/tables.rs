@@ -24,7 +24,7 @@ pub const IMPORTS: &[(&str, &[&str])] = &[
             "state",
         ],
     ),
-    ("cli", &["config", "journal", "limits", "primitives", "rpc", "runtime", "topology"]),
+    ("cli", &["config", "crypto", "journal", "limits", "primitives", "rpc", "runtime", "topology"]),
     ("config", &["limits", "primitives"]),
     ("codec", &["crypto", "primitives"]),
     ("crypto", &["primitives"]),
@@ -162,6 +162,7 @@ pub const UNSAFE_FILES: &[(&str, &str)] = &[
     ("src/state/memory/prefetch.rs", "prefetch instruction"),
     ("src/crypto/keccak/avx2.rs", "AVX2 leaf"),
     ("src/crypto/keccak/avx512.rs", "AVX-512 leaf"),
+    ("src/crypto/recovery/avx512.rs", "AVX-512 leaf"),
     ("tests/it/peers/journal/freeze.rs", "ptrace of one thread of a child process"),
 ];
 
