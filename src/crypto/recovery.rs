@@ -8,7 +8,7 @@
 //! "this is the key" or "ask libsecp256k1": every refusal is libsecp256k1's. A sample of its answers is compared with libsecp256k1;
 //! one disagreement ends its use for the life of the process ([`disagreement`]).
 //!
-//! A thread's first batch on the vectors allocates [`WORKSPACE_BYTES`], which the thread keeps; later ones allocate nothing.
+//! A thread's first batch on the vectors allocates `WORKSPACE_BYTES`, which the thread keeps; later ones allocate nothing.
 
 #[cfg(target_arch = "x86_64")]
 mod avx512;
@@ -62,7 +62,7 @@ pub enum Choice {
 pub const VECTOR_ITEMS_MIN: usize = 3;
 
 /// What a thread that uses the vectors keeps in memory; the tables of G, 64 KiB, are shared.
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(test, target_arch = "x86_64"))]
 pub const WORKSPACE_BYTES: usize = vectors::WORKER_BYTES;
 
 /// Half the order of the group, rounded down: the largest `s` that EIP-2 allows.

@@ -8,12 +8,13 @@
 //! * Memory is reached through references to arrays of exactly one vector's 64 bytes, by instructions that ask for no alignment.
 
 use std::arch::x86_64::{
-    __m512i, __mmask8, _mm256_loadu_si256, _mm256_storeu_si256, _mm_cvtsi32_si128, _mm512_add_epi64, _mm512_and_si512,
-    _mm512_castsi256_si512, _mm512_castsi512_si256, _mm512_cmplt_epi64_mask, _mm512_extracti64x4_epi64, _mm512_inserti64x4, _mm512_loadu_si512,
-    _mm512_madd52hi_epu64, _mm512_madd52lo_epu64, _mm512_mask_blend_epi64, _mm512_mask_sub_epi64, _mm512_or_si512,
-    _mm512_permutex_epi64, _mm512_permutex2var_epi64, _mm512_set1_epi64, _mm512_setzero_si512, _mm512_shuffle_i64x2,
-    _mm512_sll_epi64, _mm512_slli_epi64, _mm512_srl_epi64, _mm512_srai_epi64, _mm512_srli_epi64, _mm512_storeu_si512, _mm512_sub_epi64,
-    _mm512_testn_epi64_mask, _mm512_unpackhi_epi64, _mm512_unpacklo_epi64,
+    __m512i, __mmask8, _mm_cvtsi32_si128, _mm256_loadu_si256, _mm256_storeu_si256, _mm512_add_epi64, _mm512_and_si512,
+    _mm512_castsi256_si512, _mm512_castsi512_si256, _mm512_cmplt_epi64_mask, _mm512_extracti64x4_epi64,
+    _mm512_inserti64x4, _mm512_loadu_si512, _mm512_madd52hi_epu64, _mm512_madd52lo_epu64, _mm512_mask_blend_epi64,
+    _mm512_mask_sub_epi64, _mm512_or_si512, _mm512_permutex_epi64, _mm512_permutex2var_epi64, _mm512_set1_epi64,
+    _mm512_setzero_si512, _mm512_shuffle_i64x2, _mm512_sll_epi64, _mm512_slli_epi64, _mm512_srai_epi64,
+    _mm512_srl_epi64, _mm512_srli_epi64, _mm512_storeu_si512, _mm512_sub_epi64, _mm512_testn_epi64_mask,
+    _mm512_unpackhi_epi64, _mm512_unpacklo_epi64,
 };
 
 use super::lanes::{Engine, LANES, Lanes, Stage};
@@ -66,6 +67,11 @@ impl Lanes for Vector {
     fn load(words: &[u64; LANES]) -> Self {
         // SAFETY: 64 readable bytes; the processor has AVX-512F.
         Self(unsafe { _mm512_loadu_si512(words.as_ptr().cast()) })
+    }
+
+    #[inline(always)]
+    fn load_within(words: &[u64; LANES], _max: u64) -> Self {
+        Self::load(words)
     }
 
     #[inline(always)]

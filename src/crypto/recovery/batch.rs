@@ -214,7 +214,7 @@ impl<const S: usize> Stage for Lift<'_, S> {
             let is_root = sqr(root[s]).sub(square[s].sum()).add_p::<2>().carry().is_zero();
             let y = root[s].canonical();
             let flip = V::mask(V::mask_bits(V::is_zero(y.0[0].low::<1>())) ^ !slot.is_odd);
-            let y = y.sum().negate_p::<1>().carry().select(y, flip);
+            let y = y.sum().negate_p::<2>().carry().below_2_256().select(y, flip);
             let x = x[s].select(Field::splat(GENERATOR.x), is_root);
             let y = y.select(Field::splat(GENERATOR.y), is_root);
             slot.flagged = !V::mask_bits(is_root);
@@ -280,12 +280,7 @@ fn denominator<V: Lanes>(slot: &Slot, base: usize, part: usize) -> Field<V> {
 
 /// The way towards the inversion of [`Level`].
 #[inline(always)]
-fn divide_multiples<V: Lanes, const S: usize>(
-    slots: [&mut Slot; S],
-    base: usize,
-    part: usize,
-    chains: &mut Chains<V>,
-) {
+fn divide_multiples<V: Lanes, const S: usize>(slots: [&mut Slot; S], base: usize, part: usize, chains: &mut Chains<V>) {
     let divisor = each!(s => denominator(slots[s], base, part));
     for (s, slot) in slots.into_iter().enumerate() {
         chains.push(s, divisor[s], &mut slot.products[part - 1]);
@@ -294,12 +289,7 @@ fn divide_multiples<V: Lanes, const S: usize>(
 
 /// The way back: writes base·R + part·R.
 #[inline(always)]
-fn add_multiples<V: Lanes, const S: usize>(
-    slots: [&mut Slot; S],
-    base: usize,
-    part: usize,
-    chains: &mut Chains<V>,
-) {
+fn add_multiples<V: Lanes, const S: usize>(slots: [&mut Slot; S], base: usize, part: usize, chains: &mut Chains<V>) {
     let inverse = each!(s => chains.pop(s, denominator(slots[s], base, part), &slots[s].products[part - 1]));
     let x1 = each!(s => Field::<V>::load::<1>(&slots[s].parts[base - 1][0]));
     let y1 = each!(s => Field::<V>::load::<1>(&slots[s].parts[base - 1][1]));
@@ -499,8 +489,8 @@ fn merge<V: Lanes, const S: usize>(windows: [&mut Windows; S], base: usize, chai
         let no_second = V::mask(windows.absent[source]);
         let x = x1[s].select(x2[s].select(x[s], no_first), no_second).add_p::<5>().carry();
         let y = y1[s].select(y2[s].select(y[s], no_first), no_second).add_p::<5>().carry();
-        x.store::<6>(&mut windows.points[target][0]);
-        y.store::<6>(&mut windows.points[target][1]);
+        x.store::<7>(&mut windows.points[target][0]);
+        y.store::<9>(&mut windows.points[target][1]);
         windows.absent[target] &= windows.absent[source];
     }
 }
@@ -568,8 +558,8 @@ impl<const S: usize> Stage for SumUp<'_, S> {
             if step < POINT_WINDOWS {
                 let window = POINT_WINDOWS - 1 - step;
                 for s in 0..S {
-                    addend.x[s] = Field::load::<6>(&windows[s].points[window][0]);
-                    addend.y[s] = Field::load::<6>(&windows[s].points[window][1]);
+                    addend.x[s] = Field::load::<7>(&windows[s].points[window][0]);
+                    addend.y[s] = Field::load::<9>(&windows[s].points[window][1]);
                     addend.absent[s] = V::mask(windows[s].absent[window]);
                 }
                 if step > 0 {

@@ -18,6 +18,8 @@ use super::lanes::{LANES, Lanes};
 /// 2^256 modulo p.
 pub const FOLD: u64 = 0x1_0000_03d1;
 
+const DIGIT_MAX: u64 = (1 << 52) - 1;
+
 /// By how much limb 4 can be above its magnitude · 2^48: what the limbs below carry into it.
 pub const CARRY_MAX: u64 = 1 << 16;
 
@@ -70,31 +72,23 @@ impl<V: Lanes> Field<V> {
     #[inline(always)]
     pub fn load<const MAGNITUDE: u64>(stored: &Stored) -> Self {
         let [a, b, c, d, e] = &stored.0;
-        Self([V::load(a), V::load(b), V::load(c), V::load(d), V::load(e)]).within::<MAGNITUDE>()
+        Self([
+            V::load_within(a, DIGIT_MAX),
+            V::load_within(b, DIGIT_MAX),
+            V::load_within(c, DIGIT_MAX),
+            V::load_within(d, DIGIT_MAX),
+            V::load_within(e, (MAGNITUDE << 48) + CARRY_MAX),
+        ])
     }
 
     #[inline(always)]
     pub fn store<const MAGNITUDE: u64>(self, stored: &mut Stored) {
-        let [a, b, c, d, e] = self.within::<MAGNITUDE>().0;
-        a.store(&mut stored.0[0]);
-        b.store(&mut stored.0[1]);
-        c.store(&mut stored.0[2]);
-        d.store(&mut stored.0[3]);
-        e.store(&mut stored.0[4]);
-    }
-
-    /// States the magnitude, for the models to check.
-    #[inline(always)]
-    pub fn within<const MAGNITUDE: u64>(self) -> Self {
         let [a, b, c, d, e] = self.0;
-        let digit_max = (1 << 52) - 1;
-        Self([
-            a.within(digit_max),
-            b.within(digit_max),
-            c.within(digit_max),
-            d.within(digit_max),
-            e.within((MAGNITUDE << 48) + CARRY_MAX),
-        ])
+        a.within(DIGIT_MAX).store(&mut stored.0[0]);
+        b.within(DIGIT_MAX).store(&mut stored.0[1]);
+        c.within(DIGIT_MAX).store(&mut stored.0[2]);
+        d.within(DIGIT_MAX).store(&mut stored.0[3]);
+        e.within((MAGNITUDE << 48) + CARRY_MAX).store(&mut stored.0[4]);
     }
 
     /// The same number below 2^256 in every lane, from its 64-bit words, lowest first.
@@ -198,7 +192,13 @@ impl<V: Lanes> Field<V> {
     #[inline(always)]
     pub fn swap<const DISTANCE: usize>(self) -> Self {
         let [a, b, c, d, e] = self.0;
-        Self([a.swap::<DISTANCE>(), b.swap::<DISTANCE>(), c.swap::<DISTANCE>(), d.swap::<DISTANCE>(), e.swap::<DISTANCE>()])
+        Self([
+            a.swap::<DISTANCE>(),
+            b.swap::<DISTANCE>(),
+            c.swap::<DISTANCE>(),
+            d.swap::<DISTANCE>(),
+            e.swap::<DISTANCE>(),
+        ])
     }
 }
 
@@ -340,7 +340,13 @@ impl<V: Lanes> Sum<V> {
     #[inline(always)]
     pub fn negate_where(self, mask: V::Mask) -> Self {
         let [a, b, c, d, e] = self.0;
-        Self([a.negate_where(mask), b.negate_where(mask), c.negate_where(mask), d.negate_where(mask), e.negate_where(mask)])
+        Self([
+            a.negate_where(mask),
+            b.negate_where(mask),
+            c.negate_where(mask),
+            d.negate_where(mask),
+            e.negate_where(mask),
+        ])
     }
 
     /// The same modulo p, of magnitude 2, of a sum of which limb 4 is from 2^48 to 16 · 2^48.

@@ -19,6 +19,9 @@ pub trait Lanes: Copy {
 
     fn load(words: &[u64; LANES]) -> Self;
 
+    /// [`Lanes::load`] of words that were stated to be [`Lanes::within`] `max` when they were stored.
+    fn load_within(words: &[u64; LANES], max: u64) -> Self;
+
     fn store(self, words: &mut [u64; LANES]);
 
     /// Must not overflow 63 bits and a sign.

@@ -77,6 +77,11 @@ impl Lanes for WordVector {
     }
 
     #[inline(never)]
+    fn load_within(words: &[u64; LANES], max: u64) -> Self {
+        Self(*words).within(max)
+    }
+
+    #[inline(never)]
     fn store(self, words: &mut [u64; LANES]) {
         *words = self.0;
     }
@@ -257,6 +262,12 @@ impl Lanes for Interval {
         ANY_WORD
     }
 
+    /// Taken for granted, because whatever is stored was held against the same bound.
+    #[inline(never)]
+    fn load_within(_words: &[u64; LANES], max: u64) -> Self {
+        Self { min: 0, max: i128::from(max) }
+    }
+
     /// The largest number, which is the index that reaches furthest.
     #[inline(never)]
     fn store(self, words: &mut [u64; LANES]) {
@@ -320,13 +331,9 @@ impl Lanes for Interval {
         Self::signed(self.min >> BITS, self.max >> BITS)
     }
 
-    /// Taken for granted of what was loaded, because everything that is stored goes through here too.
     #[inline(never)]
     fn within(self, max: u64) -> Self {
         let max = i128::from(max);
-        if self.max == ANY_WORD.max {
-            return Self { min: 0, max };
-        }
         assert!(self.min >= 0, "can be negative: {:#x}", self.min);
         assert!(self.max <= max, "can be {:#x}, limit {max:#x}", self.max);
         self

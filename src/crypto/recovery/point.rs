@@ -14,7 +14,7 @@ pub struct Jacobian<V, const S: usize> {
     pub z: [Field<V>; S],
 }
 
-/// An affine point to add, of magnitude 5 at most.
+/// An affine point to add: x of magnitude 7 at most, y of 9.
 #[derive(Clone, Copy)]
 pub struct Addend<V: Lanes, const S: usize> {
     pub x: [Field<V>; S],

@@ -221,7 +221,11 @@ pub struct Scalars {
 ///
 /// Shapes: `scalars` and `products` are both `[n]`; `products` is scratch.
 /// `None`: the product of all r has no inverse, which cannot be when every r is in range; nothing has been called.
-pub fn multipliers(scalars: &[Scalars], products: &mut [Words], mut each: impl FnMut(usize, Words, Words)) -> Option<()> {
+pub fn multipliers(
+    scalars: &[Scalars],
+    products: &mut [Words],
+    mut each: impl FnMut(usize, Words, Words),
+) -> Option<()> {
     assert_eq!(scalars.len(), products.len());
     // Every Montgomery product divides by 2^256. products[i] is that of r0 to ri, whatever power that leaves: it cancels below.
     let mut product = scalars.first()?.r;

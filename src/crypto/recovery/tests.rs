@@ -22,9 +22,21 @@ fn is_long() -> bool {
     std::env::var_os("SEQUENCER_LONG").is_some_and(|value| !value.is_empty())
 }
 
+#[cfg(target_arch = "x86_64")]
+type Detected = super::avx512::Avx512;
+#[cfg(not(target_arch = "x86_64"))]
+type Detected = Words;
+
+fn detect() -> Option<Detected> {
+    #[cfg(target_arch = "x86_64")]
+    return super::avx512::Avx512::detect();
+    #[cfg(not(target_arch = "x86_64"))]
+    None
+}
+
 /// Says on standard output which engine a test has run on: a processor without the instructions tests the model alone.
-fn detected(test: &str) -> Option<super::avx512::Avx512> {
-    let engine = super::avx512::Avx512::detect();
+fn detected(test: &str) -> Option<Detected> {
+    let engine = detect();
     println!("{test}: {}", if engine.is_some() { "AVX-512 IFMA" } else { "no AVX-512 IFMA here, the model alone" });
     engine
 }

@@ -1,6 +1,5 @@
 //! Items in, senders out, by the vectors: ranges first, then batches, then whatever libsecp256k1 has to decide or to confirm.
 
-use std::cell::RefCell;
 use std::hash::{BuildHasher, RandomState};
 
 use super::batch::{self, ITEMS_MAX, Input, NO_INPUT, Workspace};
@@ -38,6 +37,8 @@ pub fn recover_on_this_thread(
     items: &[RecoverItem],
     senders: &mut [Result<Address, RecoverError>],
 ) {
+    use std::cell::RefCell;
+
     thread_local! {
         static WORKER: RefCell<Option<Worker>> = const { RefCell::new(None) };
     }

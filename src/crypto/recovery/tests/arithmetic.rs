@@ -142,7 +142,8 @@ fn scalars(random: &mut StdRng) -> Vec<U256> {
     let n = GROUP_ORDER;
     let lambda: U256 = LAMBDA.parse().expect("a number");
     let mut scalars = vec![U256::ZERO, n >> 1, (n >> 1) + U256::from(1)];
-    for base in [U256::from(1), n, lambda, n - lambda, U256::from(1) << 128, U256::from(1) << 127, U256::from(1) << 255] {
+    for base in [U256::from(1), n, lambda, n - lambda, U256::from(1) << 128, U256::from(1) << 127, U256::from(1) << 255]
+    {
         for distance in 0..3 {
             scalars.push(base.wrapping_sub(U256::from(distance)).reduce_mod(n));
             scalars.push(base.wrapping_add(U256::from(distance)).reduce_mod(n));

@@ -55,7 +55,9 @@ fn check(name: &str, edges: Vec<RecoverItem>) {
     items.truncate(24);
     compare(Words, &items, &expected(&items));
     let valid = expected(&items).iter().filter(|sender| sender.is_ok()).count();
-    println!("{name}: {edge_count} edges, {flagged} lanes flagged in the last order; {valid} of the model's 24 are valid");
+    println!(
+        "{name}: {edge_count} edges, {flagged} lanes flagged in the last order; {valid} of the model's 24 are valid"
+    );
 }
 
 #[test]
@@ -63,7 +65,8 @@ fn numbers_at_the_ends_of_their_ranges() {
     let p: U256 = U256::from_limbs([0xffff_fffe_ffff_fc2f, u64::MAX, u64::MAX, u64::MAX]);
     let n = GROUP_ORDER;
     let one = U256::from(1);
-    let near = [U256::ZERO, one, U256::from(2), n - one, n, n + one, U256::MAX, p - one, p, p - n - one, p - n, p - n + one];
+    let near =
+        [U256::ZERO, one, U256::from(2), n - one, n, n + one, U256::MAX, p - one, p, p - n - one, p - n, p - n + one];
     let mut edges = Vec::new();
     for r in near {
         for s in near.into_iter().chain([S_MAX, S_MAX + one]) {
@@ -125,7 +128,8 @@ fn an_r_that_is_a_known_multiple_of_g() {
     let lambda: U256 = "0x5363ad4cc05c30e0a5261c028812645a122e22ea20816678df02967c1b23bd72".parse().expect("a number");
     let shift = U256::from(1) << 128;
     let mut edges = Vec::new();
-    let known = (1..=20).map(modulo).chain([lambda, lambda.mul_mod(lambda, GROUP_ORDER), shift, modulo(-1), modulo(-3)]);
+    let known =
+        (1..=20).map(modulo).chain([lambda, lambda.mul_mod(lambda, GROUP_ORDER), shift, modulo(-1), modulo(-3)]);
     for k in known {
         let factors = [-17, -16, -15, -2, -1, 1, 2, 3, 15, 16, 17, 32, 33, 512, 1 << 40].map(modulo);
         for u2 in factors.into_iter().chain([lambda, shift]) {
@@ -144,7 +148,7 @@ fn a_bad_lane_leaves_its_neighbours_alone() {
     let mut random = StdRng::seed_from_u64(8);
     let good: Vec<_> = (0..32).map(|_| random_item(&mut random)).collect();
     let bad = [
-        RecoverItem { r: word(U256::from(5)), ..good[0] },  // 5³ + 7 is no square.
+        RecoverItem { r: word(U256::from(5)), ..good[0] }, // 5³ + 7 is no square.
         RecoverItem { r: [0; 32], ..good[0] },
         RecoverItem { s: [0; 32], ..good[0] },
         RecoverItem { y_parity: 2, ..good[0] },
@@ -157,15 +161,11 @@ fn a_bad_lane_leaves_its_neighbours_alone() {
         for position in 0..32 {
             let (mut items, mut senders) = (good.clone(), all.clone());
             (items[position], senders[position]) = (item, refused);
-            match detected_quietly() {
+            match detect() {
                 Some(engine) => assert_eq!(compare(engine, &items, &senders), 1),
                 None if position % 8 == 3 => assert_eq!(compare(Words, &items, &senders), 1),
                 None => {}
             }
         }
     }
-}
-
-fn detected_quietly() -> Option<crate::crypto::recovery::avx512::Avx512> {
-    crate::crypto::recovery::avx512::Avx512::detect()
 }
