@@ -20,6 +20,9 @@ mod batch;
 mod field;
 
 #[cfg(any(test, target_arch = "x86_64"))]
+mod inversion;
+
+#[cfg(any(test, target_arch = "x86_64"))]
 mod lanes;
 
 mod net;
@@ -35,6 +38,9 @@ mod tables;
 
 #[cfg(any(test, target_arch = "x86_64"))]
 mod vectors;
+
+#[cfg(any(test, target_arch = "x86_64"))]
+mod windows;
 
 #[cfg(test)]
 mod model;

@@ -4,8 +4,8 @@
 //!
 //! | shape | limbs 0 to 3 | limb 4 | made by |
 //! |---|---|---|---|
-//! | [`Field`] of magnitude m | 0 ≤ limb < 2^52 | 0 ≤ limb ≤ m · 2^48 + 2^16 | [`Sum::carry`], loads |
-//! | [`Factor`] of magnitude m | the lower 52 bits count | 0 ≤ limb ≤ m · 2^48 + 2^16 | [`Sum::factor`] |
+//! | [`Field`] of magnitude m | 0 ≤ limb < 2^52 | 0 ≤ limb ≤ m · (2^48 + 2^16) | [`Sum::carry`], loads |
+//! | [`Factor`] of magnitude m | the lower 52 bits count | 0 ≤ limb ≤ m · (2^48 + 2^16) | [`Sum::factor`] |
 //! | [`Sum`] | signed, below 2^62 | signed | products, additions |
 //! | [`Columns`] | ten columns, 0 ≤ column < 2^61 | | products before reduction |
 //!
@@ -20,7 +20,7 @@ pub const FOLD: u64 = 0x1_0000_03d1;
 
 const DIGIT_MAX: u64 = (1 << 52) - 1;
 
-/// By how much limb 4 can be above its magnitude · 2^48: what the limbs below carry into it.
+/// By how much limb 4 can be above 2^48 for each magnitude: what the limbs below carry into it.
 pub const CARRY_MAX: u64 = 1 << 16;
 
 /// An operand: see the table above.
@@ -77,7 +77,7 @@ impl<V: Lanes> Field<V> {
             V::load_within(b, DIGIT_MAX),
             V::load_within(c, DIGIT_MAX),
             V::load_within(d, DIGIT_MAX),
-            V::load_within(e, (MAGNITUDE << 48) + CARRY_MAX),
+            V::load_within(e, MAGNITUDE * ((1 << 48) + CARRY_MAX)),
         ])
     }
 
@@ -88,7 +88,7 @@ impl<V: Lanes> Field<V> {
         b.within(DIGIT_MAX).store(&mut stored.0[1]);
         c.within(DIGIT_MAX).store(&mut stored.0[2]);
         d.within(DIGIT_MAX).store(&mut stored.0[3]);
-        e.within((MAGNITUDE << 48) + CARRY_MAX).store(&mut stored.0[4]);
+        e.within(MAGNITUDE * ((1 << 48) + CARRY_MAX)).store(&mut stored.0[4]);
     }
 
     /// The same number below 2^256 in every lane, from its 64-bit words, lowest first.
