@@ -302,11 +302,11 @@ impl<const S: usize> Stage for SumUp<'_, S> {
             };
             if step < POINT_WINDOWS {
                 let window = POINT_WINDOWS - 1 - step;
-                for s in 0..S {
-                    addend.x[s] = Field::load::<7>(&windows[s].points[window][0]);
-                    addend.y[s] = Field::load::<9>(&windows[s].points[window][1]);
-                    addend.absent[s] = V::mask(windows[s].absent[window]);
-                }
+                addend = Addend {
+                    x: each!(s => Field::load::<7>(&windows[s].points[window][0])),
+                    y: each!(s => Field::load::<9>(&windows[s].points[window][1])),
+                    absent: each!(s => V::mask(windows[s].absent[window])),
+                };
                 if step > 0 {
                     for _ in 0..POINT_WINDOW_BITS {
                         sum = double(&sum);

@@ -350,7 +350,7 @@ impl Lanes for Interval {
     #[inline(never)]
     fn madd_hi(self, a: Self, b: Self) -> Self {
         let (a, b) = (a.factor(), b.factor());
-        Self::signed(self.min + (a.min * b.min >> 52), self.max + (a.max * b.max >> 52))
+        Self::signed(self.min + ((a.min * b.min) >> 52), self.max + ((a.max * b.max) >> 52))
     }
 
     #[inline(never)]
