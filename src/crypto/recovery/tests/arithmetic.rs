@@ -121,9 +121,9 @@ fn check_operations(engine: impl Engine, rounds: usize) {
 
 #[test]
 fn field_operations_equal_big_numbers() {
-    check_operations(Words, if is_long() { 20_000 } else { 60 });
+    check_operations(Words, if is_long() { 1_000 } else { 60 });
     if let Some(engine) = detected("field") {
-        check_operations(engine, if is_long() { 200_000 } else { 400 });
+        check_operations(engine, if is_long() { 10_000 } else { 400 });
     }
 }
 
