@@ -13,13 +13,14 @@ use alloy_eips::eip2718::Encodable2718;
 use alloy_primitives::{Signature, TxKind};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use native_sequencer::codec::{hex, json_rpc, transaction};
-use native_sequencer::crypto::recovery::{RecoverError, RecoverItem, recover_batch};
+use native_sequencer::crypto::recovery::{self, RecoverError, RecoverItem, recover_batch, recover_one_by_one};
 use native_sequencer::primitives::{Address, U256};
 use secp256k1::ecdsa::{RecoverableSignature, RecoveryId};
 use secp256k1::{Message, SECP256K1, SecretKey};
 
 const BATCH_ITEMS: usize = 100;
-const RECOVER_ITEMS: usize = 128;
+/// Signatures of a batch: what a shard brings in a turn, from a lone batch to a full turn.
+const RECOVER_ITEMS: [usize; 7] = [3, 8, 16, 32, 64, 128, 256];
 
 /// A signed transfer with this nonce.
 fn transfer(nonce: u64) -> Vec<u8> {
@@ -104,7 +105,7 @@ fn decode(criterion: &mut Criterion) {
 }
 
 fn recovery(criterion: &mut Criterion) {
-    let items: Vec<RecoverItem> = (0..RECOVER_ITEMS as u64)
+    let items: Vec<RecoverItem> = (0..RECOVER_ITEMS.into_iter().max().unwrap() as u64)
         .map(|nonce| {
             let raw = transfer(nonce);
             let decoded = transaction::decode(&raw).unwrap();
@@ -121,11 +122,18 @@ fn recovery(criterion: &mut Criterion) {
             SECP256K1.recover_ecdsa(Message::from_digest(items[0].digest.0), &signature).unwrap()
         });
     });
-    group.throughput(Throughput::Elements(RECOVER_ITEMS as u64));
-    group.bench_function("recover_batch_128", |bencher| {
-        let mut senders = vec![Err(RecoverError::NoPublicKey); RECOVER_ITEMS];
-        bencher.iter(|| recover_batch(black_box(&items), black_box(&mut senders)));
-    });
+    println!("recover_batch goes by {}", recovery::status().way);
+    for count in RECOVER_ITEMS {
+        let items = &items[..count];
+        let mut senders = vec![Err(RecoverError::NoPublicKey); count];
+        group.throughput(Throughput::Elements(count as u64));
+        group.bench_function(format!("recover_batch_{count}"), |bencher| {
+            bencher.iter(|| recover_batch(black_box(items), black_box(&mut senders)));
+        });
+        group.bench_function(format!("libsecp256k1_batch_{count}"), |bencher| {
+            bencher.iter(|| recover_one_by_one(black_box(items), black_box(&mut senders)));
+        });
+    }
     group.finish();
 }
 

@@ -10,6 +10,8 @@ use clap::ArgMatches;
 use crate::cli::{logging, raw_config};
 use crate::config::Config;
 use crate::config::genesis::{ChainSpec, dev_genesis};
+use crate::crypto::recovery;
+use crate::primitives::B256;
 use crate::rpc::Settings;
 use crate::runtime::file;
 use crate::topology::{self, Running};
@@ -61,14 +63,40 @@ pub fn serve(config: &Config, spec: &ChainSpec, is_dev: bool, started: impl FnOn
         debug_enabled: is_dev,
         priority_fee_min_wei: 1,
     };
+    let choice = if config.recovery.vectors { recovery::Choice::Auto } else { recovery::Choice::Libsecp256k1 };
+    recovery::configure(choice, config.recovery.check_interval);
+    tracing::info!(way = recovery::status().way, "sender recovery");
     let mut running = topology::launch(config, spec, &settings)?;
     started(&running);
+    let mut is_disagreement_told = false;
     while !stop.load(Ordering::Relaxed) {
         if let Some(what) = running.failed_thread() {
             bail!("{what}");
+        }
+        if !is_disagreement_told && let Some(disagreement) = recovery::disagreement() {
+            is_disagreement_told = true;
+            tell_disagreement(disagreement);
         }
         std::thread::sleep(POLL);
     }
     tracing::info!("stopping: placing what is ready, sealing the open block");
     running.stop().map_err(anyhow::Error::msg)
+}
+
+/// The shards have already gone over to libsecp256k1, and they never log themselves.
+fn tell_disagreement(disagreement: &recovery::Disagreement) {
+    let recovery::Disagreement { item, vectors, libsecp256k1 } = disagreement;
+    let status = recovery::status();
+    tracing::error!(
+        digest = %item.digest,
+        r = %B256::from(item.r),
+        s = %B256::from(item.s),
+        y_parity = item.y_parity,
+        vectors = %vectors,
+        libsecp256k1 = ?libsecp256k1,
+        vector_count = status.vector_count,
+        checked_count = status.checked_count,
+        disagreement_count = status.disagreement_count,
+        "sender recovery in vectors and by libsecp256k1 disagree: libsecp256k1 recovers everything from here on"
+    );
 }

@@ -228,6 +228,15 @@ pub enum Order {
     Arrival,
 }
 
+/// How senders are recovered.
+#[derive(Clone, Copy, Debug)]
+pub struct RecoveryConfig {
+    /// Eight at once where the processor can.
+    pub vectors: bool,
+    /// One in so many is compared with libsecp256k1; 0: none.
+    pub check_interval: u32,
+}
+
 /// Validated values. Durations in nanoseconds, sizes in bytes, money in wei.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -241,6 +250,7 @@ pub struct Config {
     pub mempool: MempoolConfig,
     pub journal: JournalConfig,
     pub state: StateConfig,
+    pub recovery: RecoveryConfig,
     pub query: QueryConfig,
     pub hash_threads: usize,
     pub status_retention_ns: u64,
@@ -344,6 +354,7 @@ impl Config {
             },
             journal: JournalConfig::from_raw(raw)?,
             state: StateConfig::from_raw(raw)?,
+            recovery: RecoveryConfig::from_raw(raw)?,
             query: QueryConfig {
                 threads: raw.number("query.threads", "1 to 64", 1, 64)?,
                 gas_max: raw.number("query.gas-max", "21000 or more", 21_000, u64::MAX)?,
@@ -423,6 +434,19 @@ impl StateConfig {
             segment_bytes: raw.value("state.segment-bytes", "16 MiB to 4 GiB, a power of two", |value| {
                 value.parse().ok().filter(|bytes: &u64| (16 << 20..=4 << 30).contains(bytes) && bytes.is_power_of_two())
             })?,
+        })
+    }
+}
+
+impl RecoveryConfig {
+    fn from_raw(raw: &RawConfig) -> Result<Self, ConfigError> {
+        Ok(Self {
+            vectors: raw.value("crypto.recovery", "auto or libsecp256k1", |value| match value {
+                "auto" => Some(true),
+                "libsecp256k1" => Some(false),
+                _ => None,
+            })?,
+            check_interval: raw.number("crypto.recovery-check-interval", "0 to 1000000000", 0, 1_000_000_000)?,
         })
     }
 }

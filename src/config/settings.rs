@@ -91,6 +91,16 @@ pub const SETTINGS: &[Setting] = &[
         "Directory of the state files, on a disk of its own for example. Unset: `state` in the data directory",
     ),
     setting("state.segment-bytes", "67108864", "Size of a segment of a new state, a power of two"),
+    setting(
+        "crypto.recovery",
+        "auto",
+        "How senders are recovered: auto (eight at once where the processor has AVX-512 IFMA), or libsecp256k1",
+    ),
+    setting(
+        "crypto.recovery-check-interval",
+        "1000",
+        "Of how many recoveries in vectors one is compared with libsecp256k1; one disagreement ends their use. 0: none",
+    ),
     setting("query.threads", "2", "Threads for heavy reads (eth_call, eth_getLogs, …)"),
     setting("query.gas-max", "50000000", "Gas of one eth_call or eth_estimateGas"),
     setting("query.timeout-ms", "2000", "Time of one heavy read"),

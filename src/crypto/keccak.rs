@@ -15,6 +15,7 @@
 #[macro_use]
 mod rounds;
 
+#[cfg(target_arch = "x86_64")]
 mod lanes;
 
 #[cfg(target_arch = "x86_64")]

@@ -1,13 +1,75 @@
 //! Signed digests in, sender addresses out, a slice at a time.
 //!
-//! Runs on: the ingress shard that decoded the transactions. Keeps no state, allocates nothing.
+//! Runs on: the ingress shard that decoded the transactions; replay and tests on their own threads.
 //! Variable-time on purpose: everything here is public. Nothing here may ever sign.
+//!
+//! Two ways lead to the same senders. libsecp256k1 takes one signature after another, on every processor. Vector code takes
+//! eight at once where there is AVX-512 IFMA (`recovery/`, bounds and invariants in `docs/notes/recovery.md`), and only ever answers
+//! "this is the key" or "ask libsecp256k1": every refusal is libsecp256k1's. A sample of its answers is compared with libsecp256k1;
+//! one disagreement ends its use for the life of the process ([`disagreement`]).
+//!
+//! A thread's first batch on the vectors allocates `WORKSPACE_BYTES`, which the thread keeps; later ones allocate nothing.
+
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+
+#[cfg(any(test, target_arch = "x86_64"))]
+mod batch;
+
+#[cfg(any(test, target_arch = "x86_64"))]
+mod field;
+
+#[cfg(any(test, target_arch = "x86_64"))]
+mod inversion;
+
+#[cfg(any(test, target_arch = "x86_64"))]
+mod lanes;
+
+mod net;
+
+#[cfg(any(test, target_arch = "x86_64"))]
+mod point;
+
+#[cfg(any(test, target_arch = "x86_64"))]
+mod scalars;
+
+#[cfg(any(test, target_arch = "x86_64"))]
+mod tables;
+
+#[cfg(any(test, target_arch = "x86_64"))]
+mod vectors;
+
+#[cfg(any(test, target_arch = "x86_64"))]
+mod windows;
+
+#[cfg(test)]
+mod model;
+
+#[cfg(test)]
+mod tests;
 
 use secp256k1::ecdsa::{RecoverableSignature, RecoveryId};
 use secp256k1::{Message, SECP256K1};
 
 use crate::crypto::keccak::{keccak256, keccak256_each};
 use crate::primitives::{Address, B256, U256};
+pub use net::{Disagreement, Status, configure, disagreement, status};
+
+/// Which way batches take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Choice {
+    /// Vectors where the processor has them.
+    Auto,
+    Libsecp256k1,
+}
+
+/// Batches of fewer signatures go to libsecp256k1: eight lanes cost about as much as one and a half of its recoveries, and their tables
+/// have to come into the cache first.
+pub const VECTOR_ITEMS_MIN: usize = 3;
+
+/// What a thread that uses the vectors keeps in memory; the tables of G, 64 KiB, are shared.
+#[cfg(any(test, target_arch = "x86_64"))]
+pub const WORKSPACE_BYTES: usize = vectors::WORKER_BYTES;
 
 /// Half the order of the group, rounded down: the largest `s` that EIP-2 allows.
 pub const S_MAX: U256 =
@@ -46,11 +108,23 @@ pub enum RecoverError {
 
 /// Recovers the senders of a batch of signed digests.
 ///
-/// Runs on: ingress shard; never blocks, never allocates.
-/// Shapes:  `items` and `senders` are both `[n]`, same order; any n.
+/// Runs on: ingress shard; never blocks, allocates only in a thread's first batch.
+/// Shapes:  `items` and `senders` are both `[n]`, same order; any n, and best a multiple of 8 from 64 on.
 /// Errors:  per entry; the other entries are still written.
 /// Source:  EIP-2 (low s), yellow paper appendix F. Cost: `benches/codec.rs`.
 pub fn recover_batch(items: &[RecoverItem], senders: &mut [Result<Address, RecoverError>]) {
+    assert_eq!(items.len(), senders.len());
+    #[cfg(target_arch = "x86_64")]
+    if items.len() >= VECTOR_ITEMS_MIN
+        && let Some(engine) = net::vector_engine()
+    {
+        return vectors::recover_on_this_thread(engine, items, senders);
+    }
+    recover_one_by_one(items, senders);
+}
+
+/// [`recover_batch`] by libsecp256k1 alone.
+pub fn recover_one_by_one(items: &[RecoverItem], senders: &mut [Result<Address, RecoverError>]) {
     assert_eq!(items.len(), senders.len());
     for (items, senders) in items.chunks(HASH_LANES).zip(senders.chunks_mut(HASH_LANES)) {
         // A refused item leaves zeros, which are hashed with the others and then not used.
@@ -58,23 +132,33 @@ pub fn recover_batch(items: &[RecoverItem], senders: &mut [Result<Address, Recov
         for ((item, sender), key) in items.iter().zip(senders.iter_mut()).zip(&mut keys) {
             *sender = recover_key(item, key).map(|()| Address::ZERO);
         }
-        keccak256_each(
-            items.len(),
-            |index| &keys[index],
-            |index, digest| {
-                if let Ok(address) = &mut senders[index] {
-                    *address = Address::from_slice(&digest[12..]);
-                }
-            },
-        );
+        address_each(&keys, senders);
     }
+}
+
+/// Writes the addresses of the keys x ‖ y of those that have one.
+fn address_each(keys: &[[u8; 64]], senders: &mut [Result<Address, RecoverError>]) {
+    keccak256_each(
+        senders.len(),
+        |index| &keys[index],
+        |index, digest| {
+            if let Ok(address) = &mut senders[index] {
+                *address = address_of_hash(digest);
+            }
+        },
+    );
+}
+
+/// The last 20 bytes of the hash of a key.
+fn address_of_hash(hash: B256) -> Address {
+    Address::from_slice(&hash[12..])
 }
 
 /// Recovers the sender of one signed digest, as `recover_batch` does for many.
 pub fn recover(item: &RecoverItem) -> Result<Address, RecoverError> {
     let mut key = [0; 64];
     recover_key(item, &mut key)?;
-    Ok(Address::from_slice(&keccak256(&key)[12..]))
+    Ok(address_of_hash(keccak256(&key)))
 }
 
 /// Recovers the public key behind one signed digest and writes its x ‖ y.

@@ -30,6 +30,7 @@ pub const IMPORTS: &[(&str, &[&str])] = &[
             "builder",
             "chain",
             "config",
+            "crypto",
             "journal",
             "limits",
             "primitives",
@@ -198,6 +199,7 @@ pub const UNSAFE_FILES: &[(&str, &str)] = &[
     ("src/testing/state_map.rs", "plays the kernel's part for simulated files"),
     ("src/crypto/keccak/avx2.rs", "AVX2 leaf"),
     ("src/crypto/keccak/avx512.rs", "AVX-512 leaf"),
+    ("src/crypto/recovery/avx512.rs", "AVX-512 leaf"),
     ("tests/it/peers/journal/freeze.rs", "ptrace of one thread of a child process"),
 ];
 
