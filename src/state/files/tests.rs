@@ -10,7 +10,7 @@ use super::recovery::StateSettings;
 use super::sync::Syncer;
 use super::verify::verify;
 use super::*;
-use crate::state::memory::tests::{Model, changes_strategy, check, info, test_address};
+use crate::state::memory::{Model, changes_strategy, check, info, test_address};
 use crate::state::{AccountChange, StateReader, StateStore};
 use crate::testing::rng::SimRng;
 use crate::testing::state_disk::StateDisk;

@@ -13,7 +13,10 @@ mod codes;
 pub mod segment;
 
 #[cfg(test)]
-pub(super) mod tests;
+mod tests;
+
+#[cfg(test)]
+pub(super) use tests::{Model, changes_strategy, check, info, test_address};
 
 use std::collections::VecDeque;
 use std::sync::Arc;
