@@ -72,9 +72,11 @@ pub fn read_pick(turn: u64, existing: u64) -> u64 {
     draw(5, turn, 0) % existing
 }
 
-/// A row of blocks of one size: `1000x40` are 40 blocks of 1,000 accounts, `slots-10000x12` 12 blocks of 10,000 slots.
+/// A row of blocks of one size: `1000x40` are 40 blocks of 1,000 accounts, `slots-10000x12` 12 blocks of 10,000 slots, and `warm-10000x5` 5 blocks
+/// of 10,000 accounts that fill caches and do not count.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Series {
+    pub is_warm_up: bool,
     pub kind: Kind,
     pub count: u64,
     pub blocks: u64,
@@ -87,17 +89,16 @@ impl Series {
     }
 
     fn parse(text: &str) -> Option<Self> {
-        let (kind, rest) = match text.strip_prefix("slots-") {
-            Some(rest) => (Kind::Slots, rest),
-            None => (Kind::Accounts, text),
-        };
-        let (count, blocks) = rest.split_once('x')?;
-        Some(Self { kind, count: count.parse().ok()?, blocks: blocks.parse().ok()? })
+        let (is_warm_up, text) = text.strip_prefix("warm-").map_or((false, text), |rest| (true, rest));
+        let (kind, text) = text.strip_prefix("slots-").map_or((Kind::Accounts, text), |rest| (Kind::Slots, rest));
+        let (count, blocks) = text.split_once('x')?;
+        Some(Self { is_warm_up, kind, count: count.parse().ok()?, blocks: blocks.parse().ok()? })
     }
 
     /// The row's name in the output.
     pub fn name(&self) -> String {
+        let warm_up = if self.is_warm_up { "warm-" } else { "" };
         let kind = if self.kind == Kind::Slots { "slots" } else { "accounts" };
-        format!("{kind}-{}", self.count)
+        format!("{warm_up}{kind}-{}", self.count)
     }
 }

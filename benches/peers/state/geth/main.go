@@ -169,8 +169,11 @@ func (p *peer) print(row string, fields map[string]any) {
 
 // series runs blocks of one size: "1000x40" accounts, "slots-10000x12" slots.
 func (p *peer) series(name string) {
-	kind, countText := "accounts", name
-	if rest, ok := strings.CutPrefix(name, "slots-"); ok {
+	kind, countText, label := "accounts", name, ""
+	if rest, ok := strings.CutPrefix(countText, "warm-"); ok {
+		countText, label = rest, "warm-"
+	}
+	if rest, ok := strings.CutPrefix(countText, "slots-"); ok {
 		kind, countText = "slots", rest
 	}
 	var count, blocks uint64
@@ -200,7 +203,7 @@ func (p *peer) series(name string) {
 	if nodes > 0 {
 		fields["witness_nodes"], fields["witness_bytes"] = nodes, nodeBytes
 	}
-	p.print(fmt.Sprintf("%s-%d", kind, count), fields)
+	p.print(fmt.Sprintf("%s%s-%d", label, kind, count), fields)
 }
 
 // one runs a block: milliseconds to the root, of the commit after it, and CPU of both.

@@ -243,7 +243,7 @@ fn main() -> Result<(), Fault> {
         .node_cache_memory_limit(NonZeroUsize::new(CACHE_BYTES).ok_or("no cache")?)
         .build();
     let config = DbConfig::builder()
-        .node_hash_algorithm(NodeHashAlgorithm::compile_option())
+        .node_hash_algorithm(NodeHashAlgorithm::Ethereum)
         .truncate(true)
         .manager(manager)
         .build();
