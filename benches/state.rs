@@ -21,7 +21,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use alloy_primitives::{Address, B256, U256};
-use native_sequencer::builder::core::NextTurn;
+use native_sequencer::builder::core::{NextTurn, Now};
 use native_sequencer::builder::replay::{self, from_journal::Resumed};
 use native_sequencer::builder::world::World;
 use native_sequencer::config::genesis::{ChainSpec, dev_genesis};
@@ -218,33 +218,25 @@ impl Bench {
         Times { root_ms: commit_ms - written_ms, written_ms, cpu_ms: cpu_ms() - cpu, ..Times::default() }
     }
 
-    fn block(&mut self, kind: Kind, count: u64) -> Times {
+    /// A block from its changes to reclaim; also the bytes that its commit wrote.
+    fn block(&mut self, kind: Kind, count: u64) -> (Times, u64) {
         let changes = self.changes(kind, count);
+        let before = self.store.written_bytes();
         let times = self.commit(&changes);
+        let committed_bytes = self.store.written_bytes() - before;
         let start = Instant::now();
         self.syncer.sync(u64::MAX).expect("the disk works");
         let durable_ms = ms(start);
         let start = Instant::now();
         self.store.reclaim().expect("nodes are sound");
-        Times { durable_ms, reclaim_ms: ms(start), ..times }
+        (Times { durable_ms, reclaim_ms: ms(start), ..times }, committed_bytes)
     }
 
     fn series(&mut self, options: &Options, series: &Series) {
         let written_before = self.store.written_bytes();
-        let mut committed_bytes = 0;
-        let mut all = Vec::new();
-        for _ in 0..series.blocks {
-            let changes = self.changes(series.kind, series.count);
-            let before = self.store.written_bytes();
-            let times = self.commit(&changes);
-            committed_bytes += self.store.written_bytes() - before;
-            let start = Instant::now();
-            self.syncer.sync(u64::MAX).expect("the disk works");
-            let durable_ms = ms(start);
-            let start = Instant::now();
-            self.store.reclaim().expect("nodes are sound");
-            all.push(Times { durable_ms, reclaim_ms: ms(start), ..times });
-        }
+        let (all, committed): (Vec<Times>, Vec<u64>) =
+            (0..series.blocks).map(|_| self.block(series.kind, series.count)).unzip();
+        let committed_bytes: u64 = committed.iter().sum();
         let changes = (series.blocks * (series.count + series.count / 10)) as f64;
         let root = Figures::of(&all, |times| times.root_ms);
         let fields = json!({
@@ -265,7 +257,7 @@ impl Bench {
     /// Blocks of few changes, at least 200 of each size.
     fn small(&mut self, options: &Options) {
         for count in [1, 10, 200] {
-            let times: Vec<Times> = (0..200).map(|_| self.block(Kind::Accounts, count)).collect();
+            let times: Vec<Times> = (0..200).map(|_| self.block(Kind::Accounts, count).0).collect();
             let root = Figures::of(&times, |times| times.root_ms * 1e3);
             let commit = Figures::of(&times, |times| (times.root_ms + times.written_ms) * 1e3);
             let fields = json!({
@@ -360,8 +352,10 @@ fn ms(start: Instant) -> f64 {
     start.elapsed().as_secs_f64() * 1e3
 }
 
-/// CPU time of all threads of the process: of each its first number in `schedstat`, in nanoseconds.
+/// CPU time of all threads of the process: of each its first number in `schedstat`, in nanoseconds. The kernel brings that up to date when a thread
+/// gives its core away, hence the sleep.
 fn cpu_ms() -> f64 {
+    std::thread::sleep(Duration::from_micros(200));
     let tasks = std::fs::read_dir("/proc/self/task").expect("Linux");
     let ns: u64 = tasks.filter_map(|task| schedstat(&task.ok()?.path()).map(|(ran_ns, _)| ran_ns)).sum();
     ns as f64 / 1e6
@@ -485,17 +479,49 @@ fn read_beside(cells: &StateCells, accounts: u64, pauses: &Pauses) {
     }
 }
 
-/// A block of 10,000 accounts every second, made durable and reclaimed as in the node, with a reader beside it.
+/// What the thread that commits has seen.
+#[derive(Default)]
+struct LongRun {
+    commits_ms: Vec<f64>,
+    reclaims_ms: Vec<f64>,
+    changes: u64,
+    committed_bytes: u64,
+    space_bytes_max: u64,
+}
+
+/// A block of 10,000 accounts every second.
+fn blocks_every_second(store: &mut Store, reader: &mut Snapshot, options: &Options) -> LongRun {
+    let mut run = LongRun::default();
+    let begin = Instant::now();
+    for second in 0..options.seconds {
+        let (block, existing) = (FIRST_BLOCK + second, options.accounts + second * 1_000);
+        let picks = workload::picks(Kind::Accounts, block, existing, 10_000);
+        run.changes += picks.len() as u64;
+        let accounts = picks.into_iter().map(|number| account_change(number, block)).collect();
+        let changes = StateChanges { accounts, codes: Vec::new() };
+        let due = begin + Duration::from_secs(second);
+        std::thread::sleep(due.saturating_duration_since(Instant::now()));
+        let (before, start) = (store.written_bytes(), Instant::now());
+        let stamp = Stamp { number: block, sequence: 0 };
+        *reader = store.commit_block(stamp, reader, &changes).expect("changes are sound");
+        run.commits_ms.push(ms(start));
+        run.committed_bytes += store.written_bytes() - before;
+        let start = Instant::now();
+        store.reclaim().expect("nodes are sound");
+        run.reclaims_ms.push(ms(start));
+        run.space_bytes_max = run.space_bytes_max.max(store.segment_bytes());
+    }
+    run
+}
+
+/// A block every second, made durable and reclaimed as in the node, with a reader beside it.
 fn long(options: &Options) {
     let bench = Bench::open(options);
     bench.touch();
-    let Bench { mut store, mut reader, mut syncer, mut preparer, segment_bytes, disk_ns, .. } = bench;
-    let mut numbers = (FIRST_BLOCK, options.accounts);
+    let Bench { mut store, mut reader, mut syncer, mut preparer, segment_bytes, .. } = bench;
     let (cells, pauses) = (store.cells(), Pauses::default());
-    let (mut commits, mut reclaims, mut space_max, mut changes) = (Vec::new(), Vec::new(), 0, 0);
-    let mut committed_bytes = 0;
     let device_before = proc_field("io", "write_bytes");
-    std::thread::scope(|scope| {
+    let run = std::thread::scope(|scope| {
         scope.spawn(|| read_beside(&cells, options.accounts, &pauses));
         scope.spawn(|| {
             while !pauses.is_over.load(Ordering::Relaxed) {
@@ -510,58 +536,37 @@ fn long(options: &Options) {
                 std::thread::sleep(Duration::from_millis(250));
             }
         });
-        let begin = Instant::now();
-        for second in 0..options.seconds {
-            let (block, existing) = numbers;
-            numbers = (block + 1, existing + 1_000);
-            let picks = workload::picks(Kind::Accounts, block, existing, 10_000);
-            changes += picks.len() as u64;
-            let accounts = picks.into_iter().map(|number| account_change(number, block)).collect();
-            let block_changes = StateChanges { accounts, codes: Vec::new() };
-            let due = begin + Duration::from_secs(second);
-            std::thread::sleep(due.saturating_duration_since(Instant::now()));
-            let (before, start) = (store.written_bytes(), Instant::now());
-            let stamp = Stamp { number: block, sequence: 0 };
-            reader = store.commit_block(stamp, &reader, &block_changes).expect("changes are sound");
-            commits.push(ms(start));
-            committed_bytes += store.written_bytes() - before;
-            let start = Instant::now();
-            store.reclaim().expect("nodes are sound");
-            reclaims.push(ms(start));
-            space_max = space_max.max(store.segment_bytes());
-        }
+        let run = blocks_every_second(&mut store, &mut reader, options);
         pauses.is_over.store(true, Ordering::Relaxed);
+        run
     });
     let device_bytes = proc_field("io", "write_bytes") - device_before;
-    let (written, end_bytes, root) = (store.written_bytes(), store.segment_bytes(), reader.root());
+    let (written, space_bytes_end, root) = (store.written_bytes(), store.segment_bytes(), reader.root());
     let anon = proc_field("status", "RssAnon") << 10;
     drop(reader);
     store.put_syncer(syncer);
     store.compact().expect("nodes are sound");
     let live = store.written_bytes() - written;
-    let (commit, reclaim) = (Figures::sorted(commits), Figures::sorted(reclaims));
-    let per_change = |bytes: u64| bytes as f64 / changes as f64;
+    let (commit, reclaim) = (Figures::sorted(run.commits_ms), Figures::sorted(run.reclaims_ms));
+    let per_change = |bytes: u64| bytes as f64 / run.changes as f64;
     let us = |ns: &AtomicU64| ns.load(Ordering::Relaxed) as f64 / 1e3;
     let fields = json!({
-        "blocks": options.seconds, "changes": changes, "root": root,
+        "blocks": options.seconds, "changes": run.changes, "root": root,
         "commit_ms_median": commit.median, "commit_ms_p99": commit.p99, "commit_ms_max": commit.max,
         "reclaim_ms_median": reclaim.median, "reclaim_ms_p99": reclaim.p99, "reclaim_ms_max": reclaim.max,
-        "written_per_change": per_change(committed_bytes), "written_per_change_with_reclaim": per_change(written),
-        "write_amplification": written as f64 / committed_bytes as f64, "device_written_per_change": per_change(device_bytes),
-        "live_bytes": live, "space_bytes_max": space_max, "space_bytes_end": end_bytes,
-        "space_max_of_live": space_max as f64 / live as f64, "rss_anon_bytes": anon,
+        "written_per_change": per_change(run.committed_bytes), "written_per_change_with_reclaim": per_change(written),
+        "write_amplification": written as f64 / run.committed_bytes as f64,
+        "device_written_per_change": per_change(device_bytes),
+        "live_bytes": live, "space_bytes_max": run.space_bytes_max, "space_bytes_end": space_bytes_end,
+        "space_max_of_live": run.space_bytes_max as f64 / live as f64, "rss_anon_bytes": anon,
         "reads": pauses.reads.load(Ordering::Relaxed), "longest_read_us": us(&pauses.longest),
-        "longest_read_on_core_us": us(&pauses.longest_own), "disk_ms": disk_ns.load(Ordering::Relaxed) as f64 / 1e6,
+        "longest_read_on_core_us": us(&pauses.longest_own),
     });
     options.print("long", fields);
 }
 
-/// Blocks of one transfer of each of 10,000 senders: what is left to do after the deadline, roots of three tries and the hash, on the whole state.
-fn close(options: &Options) {
-    const SENDERS: u64 = 10_000;
-    let bench = Bench::open(options);
-    let Bench { mut store, mut preparer, segment_bytes, mut syncer, .. } = bench;
-    let keys: Vec<TestKey> = (0..SENDERS).map(TestKey::nth).collect();
+/// A chain whose senders have money, on top of the accounts of the workload.
+fn chain_on(mut store: Store, syncer: &mut Syncer, keys: &[TestKey], accounts: u64) -> BenchChain {
     let mut genesis = dev_genesis(Fork::Osaka, 10).expect("built in").genesis;
     let funded = alloy_genesis::GenesisAccount::default().with_balance(U256::from(10).pow(U256::from(24)));
     genesis.alloc.extend(keys.iter().map(|key| (key.address, funded.clone())));
@@ -570,19 +575,24 @@ fn close(options: &Options) {
         let account = alloy_genesis::GenesisAccount::default().with_balance(balance);
         (address(number), account.with_nonce(Some(workload::nonce(number))))
     };
-    genesis.alloc.extend((0..options.accounts).map(filler));
-    let spec =
-        ChainSpec::from_json(&serde_json::to_string(&genesis).expect("a genesis serialises")).expect("as built in");
+    genesis.alloc.extend((0..accounts).map(filler));
+    let json = serde_json::to_string(&genesis).expect("a genesis serialises");
+    let spec = ChainSpec::from_json(&json).expect("as built in");
     let genesis = replay::genesis_block(&spec, &mut store).expect("a genesis that commits");
     syncer.sync(u64::MAX).expect("the disk works");
-    let now = native_sequencer::builder::core::Now {
-        monotonic_ns: 1_000_000_000,
-        unix_ns: (genesis.header.timestamp + 1) * 1_000_000_000,
-    };
+    let now = Now { monotonic_ns: 1_000_000_000, unix_ns: (genesis.header.timestamp + 1) * 1_000_000_000 };
     let mut world = World::new(genesis.state.clone());
     world.set_block_hash(0, genesis.hash);
     let standing = Standing { recent: vec![Arc::new(genesis)], world, store, resumed: Resumed::default() };
-    let mut chain = BenchChain::resume(spec, standing, now, false, |_, _| {}).expect("nothing was under way");
+    BenchChain::resume(spec, standing, now, false, |_, _| {}).expect("nothing was under way")
+}
+
+/// Blocks of one transfer of each of 10,000 senders: what is left to do after the deadline, roots of three tries and the hash, on the whole state.
+fn close(options: &Options) {
+    const SENDERS: u64 = 10_000;
+    let Bench { store, mut preparer, segment_bytes, mut syncer, .. } = Bench::open(options);
+    let keys: Vec<TestKey> = (0..SENDERS).map(TestKey::nth).collect();
+    let mut chain = chain_on(store, &mut syncer, &keys, options.accounts);
     let mut times = Vec::new();
     for round in 0..9 {
         preparer.prepare(segment_bytes).expect("there is space");
@@ -596,7 +606,7 @@ fn close(options: &Options) {
         chain.advance(1_000_000_000);
         chain.core.turn(chain.now, &mut chain.effects).expect("no fatal error");
         let (cpu, start) = (cpu_ms(), Instant::now());
-        chain.seal();
+        assert!(chain.seal(), "the block was closed");
         times.push(Times { root_ms: ms(start), cpu_ms: cpu_ms() - cpu, ..Times::default() });
         let sealed = &chain.core.heads().latest;
         assert_eq!(sealed.block.transactions.len(), keys.len());
