@@ -30,7 +30,12 @@ mod scalar;
 #[cfg(test)]
 mod tests;
 
+use std::sync::atomic::{AtomicU8, Ordering};
+
 use alloy_primitives::B256;
+
+/// The fastest backend that may be used, by its place in [`Backend::ALL`].
+static LIMIT: AtomicU8 = AtomicU8::new(Backend::Avx512 as u8);
 
 /// Bytes that one permutation absorbs: 1600 bits of state less twice the 256 bits of the digest.
 pub const RATE_BYTES: usize = 136;
@@ -50,16 +55,20 @@ impl Backend {
     /// All backends, the fastest first.
     pub const ALL: [Self; 3] = [Self::Avx512, Self::Avx2, Self::Scalar];
 
-    /// The fastest backend of this processor. The standard library keeps the answer of the first call.
+    /// The fastest backend of this processor, unless [`Backend::limit`] was called. The standard library keeps the answer of the first call.
     #[must_use]
     pub fn detect() -> Self {
-        if Self::Avx512.is_available() {
-            Self::Avx512
-        } else if Self::Avx2.is_available() {
-            Self::Avx2
-        } else {
-            Self::Scalar
+        // ORDERING: Relaxed: a number by itself; every backend gives the same digests.
+        match LIMIT.load(Ordering::Relaxed) {
+            0 if Self::Avx512.is_available() => Self::Avx512,
+            0 | 1 if Self::Avx2.is_available() => Self::Avx2,
+            _ => Self::Scalar,
         }
+    }
+
+    /// Makes [`Backend::detect`] answer nothing faster than `self` from now on, in the whole process: for benches that compare whole commits.
+    pub fn limit(self) {
+        LIMIT.store(self as u8, Ordering::Relaxed);
     }
 
     /// Whether this processor has the instructions.

@@ -475,7 +475,7 @@ impl StateStore for FileStore {
     fn reclaim(&mut self) -> Result<(), StateError> {
         let Some(newest) = self.retained.back() else { return Ok(()) };
         let appended_words = std::mem::take(&mut self.unreclaimed_words);
-        let spanned_words = (self.end - newest.version.space.first()) as usize;
+        let spanned_words = self.end.saturating_sub(newest.version.space.first()) as usize;
         if let Some(fuel_words) = reclaim::fuel_words(&newest.version.cursor, spanned_words, appended_words) {
             self.walk(fuel_words)?;
         }
