@@ -94,6 +94,9 @@ pub fn run(seat: BuilderSeat, mut core: Core) -> Result<(), BuilderError> {
         while let Some(block) = sealed.pop() {
             core.on_sealed(block, &mut effects);
         }
+        let execution = &effects.shared.execution;
+        let (checked, is_halted) = (execution.checked(), execution.is_halted());
+        core.on_verdict(checked, is_halted, &mut effects);
         effects.durable = effects.shared.gate.durable();
         let mut message_count = 0;
         for (index, inbox) in inboxes.iter_mut().enumerate() {
@@ -117,6 +120,7 @@ pub fn run(seat: BuilderSeat, mut core: Core) -> Result<(), BuilderError> {
                 !sealed.is_empty()
                     || inboxes.iter().any(|inbox| !inbox.is_empty())
                     || effects.shared.is_stopping()
+                    || effects.shared.execution.checked() != checked
                     || awaited.is_some_and(|awaited| awaited <= effects.shared.gate.durable())
             });
         }

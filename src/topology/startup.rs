@@ -50,6 +50,8 @@ pub struct Opened {
     pub start: Start,
     /// Of the newest record.
     pub sequence: Sequence,
+    /// Where everything lies.
+    pub data_dir: PathBuf,
     /// Removed when this is dropped.
     pub temporary_dir: Option<TemporaryDir>,
 }
@@ -181,6 +183,7 @@ fn open_chain(config: &Config, spec: &ChainSpec, data_dir: &Path) -> Result<Open
         storage,
         start,
         sequence,
+        data_dir: data_dir.to_owned(),
         temporary_dir: None,
     })
 }

@@ -213,6 +213,14 @@ fn refusals_have_their_codes() {
         (Refusal::ChainBehind, "the chain database is behind: try again"),
         (Refusal::JournalBehind, "the journal is behind: its disk is slow, try again"),
         (Refusal::JournalFull, "the journal's disk is full: admission is stopped until there is space"),
+        (
+            Refusal::Unchecked { blocks: 64, blocks_max: 64 },
+            "64 sealed blocks wait for the execution client, limit 64: try again (sequencer_executionStatus)",
+        ),
+        (
+            Refusal::Halted,
+            "halted: the execution client does not agree with this chain, only reads are served (sequencer_executionStatus)",
+        ),
     ];
     for (refusal, text) in unready {
         check(refusal.clone(), SubmitWait::Admission, &format!("-32005 {text}"));

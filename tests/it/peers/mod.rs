@@ -28,6 +28,7 @@ mod geth_accepts_blocks;
 mod journal;
 mod life_cycle;
 mod never_lost;
+mod verified;
 
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
