@@ -19,6 +19,7 @@
 //! syncs), [`Shared::journal`] (journal, chain sync and builder among themselves), [`Shared::execution`] (control → builder, shards; its
 //! bell: chain → control). Control has no ring: it reads the newest blocks from the heads and older ones from the chain database.
 
+mod adoption;
 mod control;
 mod startup;
 
@@ -175,6 +176,14 @@ pub enum LaunchError {
     ClockBehind { clock_s: u64, tip_s: u64 },
     #[error(transparent)]
     ExecutionFile(#[from] crate::engine_api::files::FileError),
+    #[error("adopting the execution client's blocks: the runtime could not be started: {0}")]
+    AdoptionRuntime(std::io::Error),
+    #[error("adopting the execution client's blocks: {0}")]
+    Adoption(#[from] crate::engine_api::types::CallError),
+    #[error("adopting the execution client's blocks: it has no block {number} any more")]
+    AdoptionGone { number: u64 },
+    #[error("adopting the execution client's blocks: transaction {index} of block {number}: {what}")]
+    AdoptionTransaction { number: u64, index: usize, what: String },
     #[error(transparent)]
     JwtSecret(#[from] crate::engine_api::jwt::SecretError),
     #[error("{path}: this data directory holds {stored}, the configuration says {configured}")]

@@ -326,7 +326,7 @@ impl Core {
                 self.executor.world().trim();
                 self.retry_conditions_if_due(now);
                 let may_open =
-                    room == JournalRoom::Plenty && self.is_nearly_durable(effects) && self.verdict_refusal().is_none();
+                    room == JournalRoom::Plenty && self.is_nearly_durable(effects) && self.may_open_unchecked();
                 let has_work = may_open && self.settings.execute && self.best_fits_next_block(now, effects)?;
                 let is_waiting = !may_open && self.settings.execute && self.pool.best().is_some();
                 if self.drain_until_ns.is_some_and(|until_ns| now.monotonic_ns >= until_ns || !(has_work || is_waiting))

@@ -95,8 +95,9 @@ pub fn run(seat: BuilderSeat, mut core: Core) -> Result<(), BuilderError> {
             core.on_sealed(block, &mut effects);
         }
         let execution = &effects.shared.execution;
-        let (checked, is_halted) = (execution.checked(), execution.is_halted());
-        core.on_verdict(checked, is_halted, &mut effects);
+        let checked = execution.checked();
+        let (is_met, is_halted) = (execution.is_met(), execution.is_halted());
+        core.on_verdict(checked, is_met, is_halted, &mut effects);
         effects.durable = effects.shared.gate.durable();
         let mut message_count = 0;
         for (index, inbox) in inboxes.iter_mut().enumerate() {
@@ -121,6 +122,7 @@ pub fn run(seat: BuilderSeat, mut core: Core) -> Result<(), BuilderError> {
                     || inboxes.iter().any(|inbox| !inbox.is_empty())
                     || effects.shared.is_stopping()
                     || effects.shared.execution.checked() != checked
+                    || effects.shared.execution.is_met() != is_met
                     || awaited.is_some_and(|awaited| awaited <= effects.shared.gate.durable())
             });
         }

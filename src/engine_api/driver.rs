@@ -239,6 +239,10 @@ impl Control {
         for action in actions.drain(..) {
             match action {
                 Action::Call(call) => self.begin(call),
+                Action::Met => {
+                    self.shared().execution.meet();
+                    self.builder_bell.ring();
+                }
                 Action::Checked { number } => {
                     self.mark.set(number, self.blocks.hash(number).unwrap_or_default())?;
                     self.shared().execution.set_checked(number);

@@ -25,3 +25,5 @@ pub mod files;
 pub mod transport;
 
 pub mod driver;
+
+pub mod adoption;

@@ -72,6 +72,8 @@ pub enum Call {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
     Call(Call),
+    /// The client's head is one of our blocks: said once.
+    Met,
     /// The block and all below it may be `latest`.
     Checked {
         number: u64,
@@ -107,7 +109,7 @@ impl std::fmt::Display for Halt {
             }
             Self::Ahead { ours, theirs } => write!(
                 f,
-                "the execution client's head is block {} {}, ours is {ours}: its blocks are not in our journal",
+                "the execution client's head is block {} {}, ours is {ours}: its blocks are not in our journal; a start reads them",
                 theirs.number, theirs.hash
             ),
         }
@@ -163,6 +165,8 @@ pub struct Session {
     /// The client's head, which is one of our blocks.
     head: u64,
     checked: u64,
+    /// The client's head was one of our blocks since the start.
+    is_met: bool,
     poll_at_ns: u64,
     recovery: Recovery,
     status: ExecutionStatus,
@@ -180,6 +184,7 @@ impl Session {
             valid: 0,
             head: 0,
             checked,
+            is_met: false,
             poll_at_ns: now_ns,
             recovery: Recovery::default(),
             status: ExecutionStatus::new(Condition::Connecting),
@@ -308,6 +313,9 @@ impl Session {
             }
         }
         if is_ours {
+            if !std::mem::replace(&mut self.is_met, true) {
+                out.push(Action::Met);
+            }
             (self.head, self.valid) = (theirs.number, theirs.number);
             return self.advanced(now_ns, chain, out);
         }

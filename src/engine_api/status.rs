@@ -68,6 +68,7 @@ impl ExecutionStatus {
 /// The cells.
 pub struct ExecutionCells {
     checked: AtomicU64,
+    is_met: AtomicBool,
     is_halted: AtomicBool,
     status: ArcSwap<ExecutionStatus>,
     /// Of the control thread: rung when the chain database has a new block, and at a stop.
@@ -90,6 +91,7 @@ impl ExecutionCells {
     fn new(checked: u64, condition: Condition) -> Self {
         Self {
             checked: AtomicU64::new(checked),
+            is_met: AtomicBool::new(condition == Condition::Absent),
             is_halted: AtomicBool::new(false),
             status: ArcSwap::from_pointee(ExecutionStatus::new(condition)),
             bell: Arc::new(Doorbell::for_task()),
@@ -107,6 +109,17 @@ impl ExecutionCells {
     pub fn set_checked(&self, number: u64) {
         // ORDERING: see `checked`.
         self.checked.fetch_max(number, Ordering::Release);
+    }
+
+    /// Whether the client's head was read since the start and is one of our blocks. Before that no block is opened: the client may have
+    /// blocks that our journal does not have, and we never build beside them.
+    #[must_use]
+    pub fn is_met(&self) -> bool {
+        self.is_met.load(Ordering::Relaxed)
+    }
+
+    pub fn meet(&self) {
+        self.is_met.store(true, Ordering::Relaxed);
     }
 
     /// Whether nothing is built or admitted any more.

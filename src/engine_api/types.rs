@@ -18,6 +18,9 @@ pub enum Method {
     ForkchoiceUpdatedV3,
     GetBlockByNumber,
     SetHead,
+    /// `eth_getBlockByNumber`, for all that it shows.
+    ReadBlock,
+    GetPayloadBodiesByRangeV1,
 }
 
 impl Method {
@@ -27,7 +30,8 @@ impl Method {
             Self::ExchangeCapabilities => "engine_exchangeCapabilities",
             Self::NewPayloadV4 => "engine_newPayloadV4",
             Self::ForkchoiceUpdatedV3 => "engine_forkchoiceUpdatedV3",
-            Self::GetBlockByNumber => "eth_getBlockByNumber",
+            Self::GetBlockByNumber | Self::ReadBlock => "eth_getBlockByNumber",
+            Self::GetPayloadBodiesByRangeV1 => "engine_getPayloadBodiesByRangeV1",
             Self::SetHead => "debug_setHead",
         }
     }
@@ -187,6 +191,8 @@ pub enum Reply {
     /// `engine_newPayload`, or the status inside the answer of `engine_forkchoiceUpdated`.
     Status(PayloadStatus),
     Done,
+    /// The result as it came.
+    Value(Value),
 }
 
 /// Reads the `result` of a JSON-RPC answer in the shape that `method` gives it.
@@ -222,6 +228,7 @@ pub fn parse_reply(method: Method, body: &[u8]) -> Result<Reply, CallError> {
             .map(|block| Reply::Block(Some(block)))
             .ok_or_else(|| CallError::malformed(method, "a block without number or hash", &text())),
         Method::SetHead => Ok(Reply::Done),
+        Method::ReadBlock | Method::GetPayloadBodiesByRangeV1 => Ok(Reply::Value(result)),
     }
 }
 
@@ -237,7 +244,9 @@ fn payload_status(method: Method, status: &Value) -> Result<PayloadStatus, CallE
     Ok(PayloadStatus { verdict, latest_valid_hash, validation_error })
 }
 
-fn remote_block(block: &Value) -> Option<RemoteBlock> {
+/// Number and hash of a block; `None` where one is missing or malformed.
+#[must_use]
+pub fn remote_block(block: &Value) -> Option<RemoteBlock> {
     let number = block.get("number")?.as_str()?.strip_prefix("0x")?;
     Some(RemoteBlock { number: u64::from_str_radix(number, 16).ok()?, hash: parse_hash(block.get("hash")?)? })
 }
@@ -262,6 +271,7 @@ mod tests {
             Ok(Reply::Block(block)) => block.map_or("none".to_owned(), |b| format!("{} {:02x}", b.number, b.hash[31])),
             Ok(Reply::Capabilities(names)) => names.join(","),
             Ok(Reply::Done) => "done".to_owned(),
+            Ok(Reply::Value(value)) => value.to_string(),
             Err(error) => error.to_string(),
         };
         assert_eq!(shown, expected);

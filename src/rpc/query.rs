@@ -218,7 +218,8 @@ impl<'a> QueryContext<'a> {
 impl BlockHashes for QueryContext<'_> {
     fn block_hash(&self, number: u64) -> Result<B256, String> {
         // A call under `pending` stands on blocks that may not be `latest` yet.
-        if let Some(sealed) = self.view.heads.recent_by_number(number) {
+        let is_durable = number <= self.view.tip().header.number;
+        if let Some(sealed) = self.view.heads.recent_by_number(number).filter(|_| is_durable) {
             return Ok(sealed.hash);
         }
         match self.block(number) {

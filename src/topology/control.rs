@@ -1,5 +1,6 @@
 //! What the control thread stands on: the secret, how far the chain was checked, and whether an earlier process was halted.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use super::startup::Opened;
@@ -33,8 +34,7 @@ pub fn open(config: &Config, opened: &Opened) -> Result<Option<Verification>, La
         return Ok(None);
     }
     let dir = &opened.data_dir;
-    let secret_path = config.execution.jwt_secret.clone().unwrap_or_else(|| dir.join("jwt.hex"));
-    let secret = Secret::load_or_create(&secret_path)?;
+    let secret = secret(config, dir)?;
     let hash = |number| opened.reader.hash_by_number(number).ok().flatten();
     let tip = opened.latest().header.number;
     let (mark, checked) = CheckedMark::open(dir, tip, hash)?;
@@ -45,6 +45,15 @@ pub fn open(config: &Config, opened: &Opened) -> Result<Option<Verification>, La
         tracing::error!(number, %evidence, "halted: this chain holds a block that the execution client called INVALID");
     }
     Ok(Some(Verification { secret, checked, mark, evidence, is_halted: invalid.is_some() }))
+}
+
+/// The secret shared with the execution client.
+///
+/// # Errors
+/// A file that cannot be read or made.
+pub fn secret(config: &Config, data_dir: &Path) -> Result<Secret, LaunchError> {
+    let path = config.execution.jwt_secret.clone().unwrap_or_else(|| data_dir.join("jwt.hex"));
+    Ok(Secret::load_or_create(&path)?)
 }
 
 impl Verification {

@@ -12,6 +12,7 @@ use crate::builder::world::World;
 use crate::chain::sealed_record::Recorder;
 use crate::chain::{ChainLimits, ChainReader, ChainWriter};
 use crate::config::Config;
+use crate::config::execution::ExecutionMode;
 use crate::config::genesis::ChainSpec;
 use crate::journal::file_storage::{FileStorage, SlotBytes, SyncMode, WriteEngine};
 use crate::journal::history::History;
@@ -22,7 +23,7 @@ use crate::limits;
 use crate::primitives::{B256, Sequence};
 use crate::runtime::clock;
 use crate::state::Store;
-use crate::topology::{LaunchError, processor_count};
+use crate::topology::{LaunchError, adoption, processor_count};
 
 /// A directory that lives as long as the process means it to.
 pub struct TemporaryDir(PathBuf);
@@ -150,6 +151,11 @@ fn open_chain(config: &Config, spec: &ChainSpec, data_dir: &Path) -> Result<Open
         group_bytes_max: limits::JOURNAL_GROUP_BYTES_MAX,
         segments_kept_max: config.journal.segments_kept_max,
     };
+    let scanned = if config.execution.mode == ExecutionMode::Verified {
+        adopted(config, spec, data_dir, settings, scanned, &mut storage, &reader)?
+    } else {
+        scanned
+    };
     let mut replay = Replay::new(spec, &mut store, genesis);
     let (log, Resumed { start, sequence }) = match scanned {
         None => {
@@ -186,6 +192,32 @@ fn open_chain(config: &Config, spec: &ChainSpec, data_dir: &Path) -> Result<Open
         data_dir: data_dir.to_owned(),
         temporary_dir: None,
     })
+}
+
+/// The journal after what the execution client has above it was read into it.
+fn adopted(
+    config: &Config,
+    spec: &ChainSpec,
+    data_dir: &Path,
+    settings: LogSettings,
+    scanned: Option<Scan<SlotBytes>>,
+    storage: &mut FileStorage,
+    reader: &ChainReader,
+) -> Result<Option<Scan<SlotBytes>>, LaunchError> {
+    if scanned.is_none() && reader.latest_number().unwrap_or(0) > 0 {
+        // Without its journal the chain cannot be continued, whatever the client has.
+        return Ok(scanned);
+    }
+    let history = scanned.as_ref().map(|scanned| History::read(scanned.records())).transpose()?;
+    let secret = super::control::secret(config, data_dir)?;
+    let log = |storage: &mut FileStorage| match (&scanned, &history) {
+        (Some(scanned), Some(history)) => Ok(Log::resume(settings, scanned, history)),
+        _ => begin_journal(settings, storage),
+    };
+    if adoption::adopt(config, spec, secret, history.as_ref(), reader, log, storage)? == 0 {
+        return Ok(scanned);
+    }
+    Ok(scan(storage)?)
 }
 
 /// A new journal with its first slot.

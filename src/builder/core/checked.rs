@@ -13,12 +13,13 @@ pub(super) struct Verdicts {
     /// Number of the newest block that may be `latest`.
     checked: u64,
     unchecked_blocks_max: u64,
+    is_met: bool,
     is_halted: bool,
 }
 
 impl Default for Verdicts {
     fn default() -> Self {
-        Self { checked: u64::MAX, unchecked_blocks_max: u64::MAX, is_halted: false }
+        Self { checked: u64::MAX, unchecked_blocks_max: u64::MAX, is_met: true, is_halted: false }
     }
 }
 
@@ -36,16 +37,23 @@ impl Verdicts {
 impl Core {
     /// Blocks wait for an execution client's verdict from now on, at most `unchecked_blocks_max` of them; `checked` was shown before.
     pub fn expect_verdicts(&mut self, checked: u64, unchecked_blocks_max: u64) {
-        self.verdicts = Verdicts { checked, unchecked_blocks_max, is_halted: false };
+        self.verdicts = Verdicts { checked, unchecked_blocks_max, is_met: false, is_halted: false };
     }
 
     /// Takes over how far the execution client has come, and shows it to everyone.
-    pub fn on_verdict(&mut self, checked: u64, is_halted: bool, effects: &mut impl Effects) {
-        if (checked, is_halted) == (self.verdicts.checked, self.verdicts.is_halted) {
-            return;
+    ///
+    /// `is_met`: its head was read and is one of our blocks. Until then no block is opened.
+    pub fn on_verdict(&mut self, checked: u64, is_met: bool, is_halted: bool, effects: &mut impl Effects) {
+        (self.verdicts.is_met, self.verdicts.is_halted) = (is_met, is_halted);
+        if checked != self.verdicts.checked {
+            self.verdicts.checked = checked;
+            effects.publish(self.heads());
         }
-        (self.verdicts.checked, self.verdicts.is_halted) = (checked, is_halted);
-        effects.publish(self.heads());
+    }
+
+    /// Whether the execution client does not stand in the way of a new block.
+    pub(super) fn may_open_unchecked(&self) -> bool {
+        self.verdicts.is_met && self.verdict_refusal().is_none()
     }
 
     /// The tip with `open` behind it, as far as it is checked.
@@ -53,7 +61,7 @@ impl Core {
         Arc::new(Heads::checked(self.recent.iter().cloned().collect(), open, self.verdicts.checked))
     }
 
-    /// Why nothing is admitted or opened, as far as the execution client is concerned.
+    /// Why nothing is admitted, as far as the execution client is concerned.
     pub(super) fn verdict_refusal(&self) -> Option<Refusal> {
         if self.verdicts.is_halted {
             return Some(Refusal::Halted);

@@ -25,6 +25,7 @@ struct Bench {
     now_ns: u64,
     call: Option<(Call, u64)>,
     checked: u64,
+    is_met: bool,
     halted: Option<Halt>,
     stuck_count: u32,
     calls: Vec<Call>,
@@ -39,6 +40,7 @@ impl Bench {
             now_ns: 0,
             call: None,
             checked: 0,
+            is_met: false,
             halted: None,
             stuck_count: 0,
             calls: Vec::new(),
@@ -66,6 +68,7 @@ impl Bench {
                     self.call = Some((call, self.now_ns + latency_ns));
                 }
                 Action::Checked { number } => {
+                    assert!(self.is_met, "block {number} checked before the client's head was ours");
                     assert!(number > self.checked, "checked went from {} to {number}", self.checked);
                     assert!(
                         number <= self.client.head_max,
@@ -78,6 +81,7 @@ impl Bench {
                     );
                     self.checked = number;
                 }
+                Action::Met => assert!(!std::mem::replace(&mut self.is_met, true), "met twice"),
                 Action::Halt(halt) => self.halted = Some(halt),
                 Action::Stuck { .. } => self.stuck_count += 1,
             }
@@ -115,6 +119,7 @@ impl Bench {
     fn restart(&mut self) {
         self.session = Session::new(settings(), self.checked, self.now_ns);
         self.call = None;
+        self.is_met = false;
     }
 
     #[track_caller]

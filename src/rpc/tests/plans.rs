@@ -40,6 +40,7 @@ fn outcome(method: &str, params: &str, durable: u64) -> String {
         Ok(Plan::Builder(BuilderRead::Slot { slot, .. })) => format!("builder slot {slot}"),
         Ok(Plan::Builder(read)) => format!("builder {read:?}").split_whitespace().take(2).collect::<Vec<_>>().join(" "),
         Ok(Plan::Query) => "query".to_owned(),
+        Ok(Plan::ExecutionStatus) => "execution status".to_owned(),
         Ok(Plan::Submit(request)) => format!(
             "submit {} {:?} {} {}",
             request.raw_hex,
@@ -118,6 +119,8 @@ fn others() {
         "-32602 invalid argument 1 (conditional options)",
     );
     check("eth_getTransactionByHash", &format!("[\"{hash}\"]"), "builder Transaction");
+    check("sequencer_executionStatus", "[]", "execution status");
+    check("sequencer_executionStatus", "[1]", "-32602");
     check("sequencer_getTransactionStatus", &format!("[\"{hash}\"]"), "builder Status");
     check("txpool_status", "", "builder PoolStatus");
     check("eth_getTransactionReceipt", "[]", "query");

@@ -268,6 +268,14 @@ fn either_side_may_restart_first() {
     pair.start_sequencer(folder);
     pair.settles();
 
+    // Our data directory is lost: the client's blocks are adopted and executed.
+    let (latest, sent) = (pair.latest(), pair.sent);
+    drop(pair.sequencer.take().expect("it runs").stop());
+    pair.start_sequencer(TempFolder::new("adopting"));
+    assert_eq!((pair.latest(), pair.mined()), (latest, sent));
+    pair.send_round();
+    pair.settles();
+
     // Both at once, and the client with an empty database.
     pair.send_round();
     let folder = pair.sequencer.take().expect("it runs").kill();
@@ -301,5 +309,46 @@ fn a_client_that_lost_its_state_has_its_head_set() {
     pair.send_round();
     pair.settles();
     assert!(quantity(&pair.status()["headsSet"]) > 0, "{}", pair.status());
+    pair.sequencer.take().expect("it runs").stop();
+}
+
+/// Fork times are not part of the genesis hash: a client with Prague's rules calls our Osaka block INVALID at the first transaction whose gas
+/// they count differently.
+#[test]
+fn an_invalid_block_halts_with_evidence() {
+    let Some(binary) = super::peer("SEQUENCER_GETH", "an_invalid_block_halts_with_evidence") else { return };
+    let _turn = super::turn();
+    let mut pair = Pair::start(Geth::start(&binary, &genesis("prague")), 15);
+    let start = Instant::now();
+    while pair.status()["state"] != "halted" {
+        assert!(start.elapsed() < ROUND_LIMIT, "not halted: {}\n{}", pair.status(), pair.ours().log_tail());
+        let raw = pair.workload.round();
+        // Some are refused once it is halted.
+        pair.rpc().batch("eth_sendRawTransaction", raw.iter().map(|raw| json!([raw])));
+        std::thread::sleep(Duration::from_millis(300));
+    }
+    let status = pair.status();
+    let reason = status["reason"].as_str().expect("a reason");
+    assert!(reason.contains("says INVALID to block"), "{reason}");
+    let latest = pair.latest();
+    assert_eq!(pair.ready_status(), 503);
+    let raw = pair.workload.deploy();
+    let error = pair.rpc().try_call("eth_sendRawTransaction", json!([raw])).expect_err("it is halted");
+    assert!(error.code == -32005 && error.message.starts_with("halted"), "{error:?}");
+
+    let folder = pair.sequencer.take().expect("it runs").stop();
+    let evidence = super::sequencer::data_of(&folder).join("evidence");
+    let entries: Vec<_> = std::fs::read_dir(&evidence).expect("a folder").map(|entry| entry.expect("one").path()).collect();
+    let [dir] = entries.as_slice() else { panic!("one block is accused: {entries:?}") };
+    assert_eq!(std::fs::read_to_string(dir.join("verdict.txt")).expect("the verdict"), reason);
+    let request = std::fs::read(dir.join("request.json")).expect("the request");
+    let request: Value = serde_json::from_slice(&request).expect("it is JSON");
+    assert!(quantity(&request[0]["blockNumber"]) > latest, "the accused block is not latest");
+
+    // It stays halted, and goes on reading.
+    pair.start_sequencer(folder);
+    assert_eq!(pair.latest(), latest);
+    let error = pair.rpc().try_call("eth_sendRawTransaction", json!([raw])).expect_err("it is halted");
+    assert!(error.message.starts_with("halted"), "{error:?}");
     pair.sequencer.take().expect("it runs").stop();
 }
