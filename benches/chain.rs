@@ -80,6 +80,7 @@ fn append(writer: &mut ChainWriter, block: &Block) {
         header_rlp: &block.header_rlp,
         body: &block.body,
         withdrawals_rlp: &[0xc0],
+        requests_rlp: &[],
         txs: &block.txs,
         receipts: &block.receipts,
     };

@@ -39,4 +39,6 @@ pub mod witness;
 
 pub mod chain;
 
+pub mod engine_api;
+
 pub mod testing;

@@ -66,6 +66,9 @@ pub const BLOCK_MEMORY_BLOCKS: usize = 2;
 pub const RECENT_BLOCKS_MAX: usize = 128;
 /// Memory of the blocks kept for reads: transactions, logs, changes and codes.
 pub const RECENT_BLOCKS_BYTES_MAX: u64 = 256 * 1_048_576;
+/// Memory of sealed blocks that wait for an execution client's verdict: past it nothing is built. A start keeps those blocks in memory too,
+/// so they are at most half of what it keeps.
+pub const UNCHECKED_BLOCKS_BYTES_MAX: u64 = RECENT_BLOCKS_BYTES_MAX / 2;
 
 /// Requests of one shard that the builder has not answered: the slots of its reply ring.
 pub const IN_FLIGHT_PER_SHARD_MAX: usize = 32_768;

@@ -180,6 +180,13 @@ pub enum Refusal {
     JournalBehind,
     /// The journal's disk has no room for anything new.
     JournalFull,
+    /// As many sealed blocks as may be wait for the execution client's verdict.
+    Unchecked {
+        blocks: u64,
+        blocks_max: u64,
+    },
+    /// The execution client called a block INVALID, or has a chain of its own.
+    Halted,
 }
 
 /// Answers to [`BuilderRead`], of the same name.

@@ -19,8 +19,11 @@
 //! says how far; `state-care` prepares segments and looks for damage.
 //!
 //! Cells: [`Shared::heads`] (builder → everyone), [`Shared::gate`] (journal → everyone), [`Shared::chain_processed`] (chain → the thread that
-//! syncs), [`Shared::journal`] (journal, chain sync and builder among themselves).
+//! syncs), [`Shared::journal`] (journal, chain sync and builder among themselves), [`Shared::execution`] (control → builder, shards; its
+//! bell: chain → control). Control has no ring: it reads the newest blocks from the heads and older ones from the chain database.
 
+mod adoption;
+mod control;
 pub mod startup;
 
 use std::net::SocketAddr;
@@ -43,8 +46,10 @@ use crate::builder::journal_outbox::JournalOutbox;
 use crate::builder::world::World;
 use crate::builder::{driver as builder_driver, replay};
 use crate::chain::{ChainError, ChainReader};
+use crate::config::execution::ExecutionMode;
 use crate::config::genesis::ChainSpec;
 use crate::config::{Config, Order};
+use crate::engine_api::status::ExecutionCells;
 use crate::ingress::driver::{ShardSeat, ShardSettings};
 use crate::journal::driver::{self as journal_driver, JournalCells, JournalSeat, SlotSeat};
 use crate::journal::file_storage::FileStorage;
@@ -77,6 +82,8 @@ pub struct Shared {
     pub journal: Arc<JournalCells>,
     /// The chain thread has appended everything of its own up to this sequence. Written by the chain thread.
     pub chain_processed: AtomicU64,
+    /// How the execution client stands, and how far it has checked our chain. Written by the control thread.
+    pub execution: ExecutionCells,
     /// Prepared by the chain thread, used up by the builder core.
     pub block_memory: Arc<BlockMemory>,
     /// Per shard: it has subscribers and wants its bell rung when there is news. Written by the shard.
@@ -103,6 +110,7 @@ impl Shared {
             gate: Arc::new(Gate::new(durable, bells.into_iter().chain([chain_bell, builder_bell]))),
             journal: Arc::new(JournalCells::default()),
             chain_processed: AtomicU64::new(0),
+            execution: ExecutionCells::embedded(),
             block_memory: Arc::new(BlockMemory::new(limits::BLOCK_MEMORY_BLOCKS, limits::BLOCK_BODY_BYTES_MAX)),
             heads: ArcSwap::new(heads),
             connection_count: AtomicU64::new(0),
@@ -178,6 +186,18 @@ pub enum LaunchError {
         "the clock says {clock_s} (unix seconds) and the newest block {tip_s}: set the clock, or this is the wrong data directory"
     )]
     ClockBehind { clock_s: u64, tip_s: u64 },
+    #[error(transparent)]
+    ExecutionFile(#[from] crate::engine_api::files::FileError),
+    #[error("adopting the execution client's blocks: the runtime could not be started: {0}")]
+    AdoptionRuntime(std::io::Error),
+    #[error("adopting the execution client's blocks: {0}")]
+    Adoption(#[from] crate::engine_api::types::CallError),
+    #[error("adopting the execution client's blocks: it has no block {number} any more")]
+    AdoptionGone { number: u64 },
+    #[error("adopting the execution client's blocks: transaction {index} of block {number}: {what}")]
+    AdoptionTransaction { number: u64, index: usize, what: String },
+    #[error(transparent)]
+    JwtSecret(#[from] crate::engine_api::jwt::SecretError),
     #[error("{path}: this data directory holds {stored}, the configuration says {configured}")]
     ChainDiffers { path: PathBuf, stored: String, configured: String },
     #[error("{path}: {source}")]
@@ -216,11 +236,17 @@ pub fn launch(config: &Config, spec: &ChainSpec, rpc: &crate::rpc::Settings) -> 
     let shard_count = shard_count(config);
     let builder_bell = Arc::new(Doorbell::for_thread());
     let wiring = wire_shards(config, rpc, shard_count, &builder_bell)?;
-    let heads = Arc::new(Heads::new(opened.recent.iter().cloned().collect(), None));
+    let verification = control::open(config, &opened)?;
+    let checked = verification.as_ref().map_or(u64::MAX, |verification| verification.checked);
+    let heads = Arc::new(Heads::checked(opened.recent.iter().cloned().collect(), None, checked));
     let shard_bells: Vec<_> = wiring.shards.iter().map(|end| Arc::clone(&end.doorbell)).collect();
     let chain_bell = Arc::new(Doorbell::for_thread());
     let (bells, builder) = (shard_bells.clone(), Arc::clone(&builder_bell));
-    let shared = Arc::new(Shared::new(heads, bells, Arc::clone(&chain_bell), builder, opened.sequence));
+    let mut shared = Shared::new(heads, bells, Arc::clone(&chain_bell), builder, opened.sequence);
+    if let Some(verification) = &verification {
+        shared.execution = verification.cells();
+    }
+    let shared = Arc::new(shared);
     let cores = Cores::of(config, shard_count);
 
     let (genesis_hash, latest_number) = (opened.genesis_hash, opened.latest().header.number);
@@ -238,6 +264,12 @@ pub fn launch(config: &Config, spec: &ChainSpec, rpc: &crate::rpc::Settings) -> 
     background_threads.push(spawn("chain-sync", cores.background(), move || {
         crate::chain::thread::run_syncer(&syncer, &sync_shared).map_err(|error| error.to_string())
     })?);
+    if let Some(verification) = verification {
+        let seat = verification.seat(config, spec, &opened.reader, &shared, &builder_bell);
+        background_threads.push(spawn("control", cores.unpinned(), move || {
+            crate::engine_api::driver::run(seat).map_err(|error| error.to_string())
+        })?);
+    }
     let bells = CoreBells { builder: Arc::clone(&builder_bell), chain: chain_bell };
     let sync_bell = spawn_state_files(&mut opened.store, &shared, &cores, &mut background_threads)?;
     let (core_threads, temporary_dir) =
@@ -387,11 +419,12 @@ fn spawn_builder(
     cores: Vec<usize>,
 ) -> Result<Worker, LaunchError> {
     let (config, spec) = (config.clone(), spec.clone());
+    let checked = seat.shared.execution.checked();
     spawn("builder", Placement { cores, is_background: false }, move || {
         let header = recent.last().map(|block| block.header.clone()).unwrap_or_default();
         let executor = Executor::new(world, spec.chain_id, spec.deposit_contract, spec.fork_at(header.timestamp));
         let (monotonic_ns, unix_ns) = (clock::monotonic_ns(), clock::wall_unix_ns());
-        let core = Core::new(
+        let mut core = Core::new(
             core_settings(&config, &spec),
             pool(&config, &spec, header.gas_limit),
             executor,
@@ -401,6 +434,9 @@ fn spawn_builder(
             Box::new(move |timestamp| spec.fork_at(timestamp)),
             Now { monotonic_ns, unix_ns },
         );
+        if config.execution.mode == ExecutionMode::Verified {
+            core.expect_verdicts(checked, config.execution.unchecked_blocks_max);
+        }
         builder_driver::run(seat, core).map_err(|error| error.to_string())
     })
 }
@@ -418,6 +454,7 @@ impl Running {
         for bell in &self.shard_bells {
             bell.ring();
         }
+        self.shared.execution.bell.ring();
         join_all(self.shard_threads).and(join_all(self.background_threads))
     }
 

@@ -176,13 +176,14 @@ pub struct SealedBlock {
 /// What every thread may read of the chain's tip: replaced as a whole by the builder core, never changed.
 pub struct Heads {
     pub latest: Arc<SealedBlock>,
-    /// The newest sealed blocks, oldest first, `latest` last; bounded in blocks and bytes (`limits::RECENT_BLOCKS_MAX`).
+    /// The newest sealed blocks, oldest first; bounded in blocks and bytes (`limits::RECENT_BLOCKS_MAX`). Those behind `latest` wait for the
+    /// execution client's verdict (`verified` only).
     pub recent: Arc<[Arc<SealedBlock>]>,
     /// The block being filled, or the one waiting for its hash; `None` while no block is open.
     pub open: Option<Arc<OpenBlock>>,
     pub safe_number: u64,
     pub finalized_number: u64,
-    /// Base fee of the block after `latest`, in wei.
+    /// Base fee of the block after the last of `recent`, in wei.
     pub next_base_fee_wei: u64,
 }
 
@@ -192,9 +193,17 @@ impl Heads {
     /// Without an L1 a sealed block is safe and final.
     #[must_use]
     pub fn new(recent: Arc<[Arc<SealedBlock>]>, open: Option<Arc<OpenBlock>>) -> Self {
-        let latest = Arc::clone(recent.last().expect("there is always block 0"));
+        Self::checked(recent, open, u64::MAX)
+    }
+
+    /// As [`Heads::new`], with `latest` at most block `checked`; blocks in memory reach at least that far down.
+    #[must_use]
+    pub fn checked(recent: Arc<[Arc<SealedBlock>]>, open: Option<Arc<OpenBlock>>, checked: u64) -> Self {
+        let tip = recent.last().expect("there is always block 0");
+        let next_base_fee_wei = next_base_fee_wei(&tip.header);
+        let above = usize::try_from(tip.header.number.saturating_sub(checked)).unwrap_or(usize::MAX);
+        let latest = Arc::clone(&recent[recent.len().saturating_sub(above).max(1) - 1]);
         let number = latest.header.number;
-        let next_base_fee_wei = next_base_fee_wei(&latest.header);
         Self { latest, recent, open, safe_number: number, finalized_number: number, next_base_fee_wei }
     }
 

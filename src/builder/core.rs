@@ -6,6 +6,7 @@
 
 mod admission;
 mod carry;
+mod checked;
 mod reads;
 mod start;
 
@@ -29,6 +30,7 @@ use crate::mempool::{AccountView, Deferral, Invalid, Mempool, Removed, Submissio
 use crate::messages::{BuilderReply, ChainMessage, IngressMessage};
 use crate::primitives::{Address, B256, Bytes, Fork, ReplyToken, Sequence, ShardId};
 use crate::runtime::slab::{SlabReader, TxHandle};
+use checked::Verdicts;
 pub use start::{OpenStart, RestoredTx, Start, StartError};
 
 /// Both clocks at one moment.
@@ -179,6 +181,8 @@ pub struct Core {
     /// What is left to be carried forward, oldest first, and the sequence below which it was named.
     carrying: VecDeque<TxId>,
     carried_below: Sequence,
+    /// What the execution client has said of our blocks.
+    verdicts: Verdicts,
 }
 
 impl Core {
@@ -215,6 +219,7 @@ impl Core {
             gas_executed: 0,
             carrying: VecDeque::new(),
             carried_below: Sequence(0),
+            verdicts: Verdicts::default(),
         };
         core.pool.set_base_fee(u128::from(core.next_base_fee_wei()));
         core
@@ -241,7 +246,7 @@ impl Core {
             }
             Phase::Sealing(block) => Some(Arc::clone(block)),
         };
-        Arc::new(Heads::new(self.recent.iter().cloned().collect(), open))
+        self.heads_with(open)
     }
 
     /// Handles one message of an ingress shard.
@@ -320,7 +325,8 @@ impl Core {
             Phase::Idle => {
                 self.executor.world().trim();
                 self.retry_conditions_if_due(now);
-                let may_open = room == JournalRoom::Plenty && self.is_nearly_durable(effects);
+                let may_open =
+                    room == JournalRoom::Plenty && self.is_nearly_durable(effects) && self.may_open_unchecked();
                 let has_work = may_open && self.settings.execute && self.best_fits_next_block(now, effects)?;
                 let is_waiting = !may_open && self.settings.execute && self.pool.best().is_some();
                 if self.drain_until_ns.is_some_and(|until_ns| now.monotonic_ns >= until_ns || !(has_work || is_waiting))
@@ -338,7 +344,7 @@ impl Core {
         }
         let gas_start = self.gas_executed;
         for _ in 0..limits::EXECUTIONS_PER_TURN {
-            if effects.journal_room() < JournalRoom::Plenty {
+            if effects.journal_room() < JournalRoom::Plenty || self.verdicts.is_halted() {
                 break;
             }
             match self.place_best(now, effects)? {
@@ -473,7 +479,8 @@ impl Core {
             append(&mut self.sequence, &record, effects);
         }
         effects.open(Arc::clone(block));
-        effects.publish(Arc::new(Heads::new(self.recent.iter().cloned().collect(), Some(Arc::clone(block)))));
+        let block = Arc::clone(block);
+        effects.publish(self.heads_with(Some(block)));
     }
 
     /// Takes back the opening of a block in which nothing was placed, so that the next one has the time of its first transaction.
@@ -643,7 +650,7 @@ impl Core {
 
     fn close_if_due(&mut self, now: Now, effects: &mut impl Effects) -> Result<NextTurn, ExecutionError> {
         let Phase::Filling(filling) = &self.phase else { return Ok(NextTurn::OnMessage) };
-        let has_more = self.settings.execute && self.pool.best().is_some();
+        let has_more = self.settings.execute && !self.verdicts.is_halted() && self.pool.best().is_some();
         let is_draining = self.drain_until_ns.is_some_and(|until| !has_more || now.monotonic_ns >= until);
         match filling.deadline_ns {
             None if is_draining || !has_more => {
@@ -680,8 +687,9 @@ impl Core {
     fn remember(&mut self, sealed: Arc<SealedBlock>, effects: &mut impl Effects) {
         self.recent.push_back(sealed);
         let mut bytes: u64 = self.recent.iter().map(|block| block.held_bytes).sum();
-        while self.recent.len() > limits::RECENT_BLOCKS_MAX
-            || (bytes > limits::RECENT_BLOCKS_BYTES_MAX && self.recent.len() > RECENT_BLOCKS_MIN)
+        while (self.recent.len() > limits::RECENT_BLOCKS_MAX
+            || (bytes > limits::RECENT_BLOCKS_BYTES_MAX && self.recent.len() > RECENT_BLOCKS_MIN))
+            && self.recent.front().is_some_and(|oldest| self.verdicts.may_forget(oldest.header.number))
         {
             let Some(oldest) = self.recent.pop_front() else { break };
             bytes -= oldest.held_bytes;

@@ -94,6 +94,10 @@ pub fn run(seat: BuilderSeat, mut core: Core) -> Result<(), BuilderError> {
         while let Some(block) = sealed.pop() {
             core.on_sealed(block, &mut effects);
         }
+        let execution = &effects.shared.execution;
+        let checked = execution.checked();
+        let (is_met, is_halted) = (execution.is_met(), execution.is_halted());
+        core.on_verdict(checked, is_met, is_halted, &mut effects);
         effects.durable = effects.shared.gate.durable();
         let mut message_count = 0;
         for (index, inbox) in inboxes.iter_mut().enumerate() {
@@ -117,6 +121,8 @@ pub fn run(seat: BuilderSeat, mut core: Core) -> Result<(), BuilderError> {
                 !sealed.is_empty()
                     || inboxes.iter().any(|inbox| !inbox.is_empty())
                     || effects.shared.is_stopping()
+                    || effects.shared.execution.checked() != checked
+                    || effects.shared.execution.is_met() != is_met
                     || awaited.is_some_and(|awaited| awaited <= effects.shared.gate.durable())
             });
         }

@@ -71,6 +71,12 @@ impl StoredBlock {
         self.state.headers.bytes(at, u64::from(self.head.withdrawals_bytes))
     }
 
+    /// RLP list of the EIP-7685 requests, type byte first; empty when there are none.
+    pub fn requests_rlp(&self) -> Result<&[u8], ChainError> {
+        let before = u64::from(self.head.header_bytes) + u64::from(self.head.withdrawals_bytes);
+        self.state.headers.bytes(self.head_at + HEAD_BYTES + before, u64::from(self.head.requests_bytes))
+    }
+
     /// A transaction, checked; `None` when the block has no such index.
     pub fn tx(&self, index: u32) -> Result<Option<StoredTx<'_>>, ChainError> {
         if index >= self.head.tx_count {

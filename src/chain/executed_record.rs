@@ -54,12 +54,17 @@ pub fn append_executed(
     }
     let mut withdrawals_rlp = Vec::new();
     alloy_rlp::encode_list(withdrawals, &mut withdrawals_rlp);
+    let mut requests_rlp = Vec::new();
+    if !executed.requests.is_empty() {
+        executed.requests.encode(&mut requests_rlp);
+    }
     writer.append(&BlockRecord {
         number: header.number,
         hash,
         header_rlp: &alloy_rlp::encode(header),
         body: &body,
         withdrawals_rlp: &withdrawals_rlp,
+        requests_rlp: &requests_rlp,
         txs: &rows,
         receipts: &receipts,
     })

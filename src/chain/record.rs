@@ -13,8 +13,8 @@
 //! 64      4      transaction count
 //! 68      4      header RLP length
 //! 72      4      withdrawals RLP length
-//! 76      4      zero
-//! 80      ..     header RLP, withdrawals RLP
+//! 76      4      requests RLP length; 0: none
+//! 80      ..     header RLP, withdrawals RLP, requests RLP
 //! ```
 //!
 //! Body record (file `bodies`) and receipt record (file `receipts`):
@@ -60,6 +60,7 @@ pub(super) struct Head {
     pub tx_count: u32,
     pub header_bytes: u32,
     pub withdrawals_bytes: u32,
+    pub requests_bytes: u32,
 }
 
 /// Which of the two files with one row per transaction.
@@ -115,16 +116,18 @@ impl Head {
             tx_count: 0,
             header_bytes: 0,
             withdrawals_bytes: 0,
+            requests_bytes: 0,
         }
     }
 
     /// Bytes of the whole record in the file.
     pub(super) fn record_bytes(&self) -> u64 {
-        padded(HEAD_BYTES + u64::from(self.header_bytes) + u64::from(self.withdrawals_bytes))
+        let parts = [self.header_bytes, self.withdrawals_bytes, self.requests_bytes];
+        padded(HEAD_BYTES + parts.into_iter().map(u64::from).sum::<u64>())
     }
 
     /// Appends the whole record to `out`.
-    pub(super) fn encode(&self, header_rlp: &[u8], withdrawals_rlp: &[u8], out: &mut Vec<u8>) {
+    pub(super) fn encode(&self, header_rlp: &[u8], withdrawals_rlp: &[u8], requests_rlp: &[u8], out: &mut Vec<u8>) {
         let start = out.len();
         out.extend_from_slice(&self.magic.to_le_bytes());
         out.extend_from_slice(&[0; 4]);
@@ -135,9 +138,10 @@ impl Head {
         out.extend_from_slice(&self.tx_count.to_le_bytes());
         out.extend_from_slice(&self.header_bytes.to_le_bytes());
         out.extend_from_slice(&self.withdrawals_bytes.to_le_bytes());
-        out.extend_from_slice(&[0; 4]);
+        out.extend_from_slice(&self.requests_bytes.to_le_bytes());
         out.extend_from_slice(header_rlp);
         out.extend_from_slice(withdrawals_rlp);
+        out.extend_from_slice(requests_rlp);
         out.resize(start + self.record_bytes() as usize, 0);
         let crc = crc32c::crc32c(&out[start + 8..]);
         out[start + 4..start + 8].copy_from_slice(&crc.to_le_bytes());
@@ -158,6 +162,7 @@ impl Head {
             tx_count: u32_at(bytes, 64),
             header_bytes: u32_at(bytes, 68),
             withdrawals_bytes: u32_at(bytes, 72),
+            requests_bytes: u32_at(bytes, 76),
         })
     }
 

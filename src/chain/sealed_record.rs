@@ -74,6 +74,7 @@ impl EndReason {
 #[derive(Default)]
 pub struct Recorder {
     header: Vec<u8>,
+    requests: Vec<u8>,
     receipts: Vec<u8>,
     txs: Vec<TxRecord>,
     statuses: Vec<StatusRecord>,
@@ -85,6 +86,10 @@ impl Recorder {
         let block = &sealed.block;
         self.header.clear();
         sealed.header.encode(&mut self.header);
+        self.requests.clear();
+        if !sealed.requests.is_empty() {
+            sealed.requests.encode(&mut self.requests);
+        }
         self.receipts.clear();
         self.receipts.shrink_to(RECEIPTS_KEPT_BYTES);
         self.txs.clear();
@@ -122,6 +127,7 @@ impl Recorder {
             header_rlp: &self.header,
             body: block.body(),
             withdrawals_rlp: &EMPTY_LIST_RLP,
+            requests_rlp: &self.requests,
             txs: &self.txs,
             receipts: &self.receipts,
         };

@@ -29,6 +29,7 @@ struct ModelBlock {
     hash: B256,
     header_rlp: Vec<u8>,
     withdrawals_rlp: Vec<u8>,
+    requests_rlp: Vec<u8>,
     bloom: Bloom,
     txs: Vec<ModelTx>,
 }
@@ -99,7 +100,9 @@ fn random_block(rng: &mut StdRng, number: u64, tx_count: usize) -> ModelBlock {
     let header =
         Header { number, logs_bloom: bloom, extra_data: Bytes::from(random_bytes(rng, 32)), ..Header::default() };
     let withdrawals_rlp = if rng.random() { vec![0xc0] } else { vec![] };
-    ModelBlock { number, hash: random_hash(rng), header_rlp: alloy_rlp::encode(&header), withdrawals_rlp, bloom, txs }
+    let requests_rlp = if rng.random() { vec![0xc3, 0x82, 0x01, 0xaa] } else { vec![] };
+    let (hash, header_rlp) = (random_hash(rng), alloy_rlp::encode(&header));
+    ModelBlock { number, hash, header_rlp, withdrawals_rlp, requests_rlp, bloom, txs }
 }
 
 impl ModelBlock {
@@ -123,6 +126,7 @@ impl ModelBlock {
             header_rlp: &self.header_rlp,
             body: &body,
             withdrawals_rlp: &self.withdrawals_rlp,
+            requests_rlp: &self.requests_rlp,
             txs: &txs,
             receipts: &receipts,
         })
@@ -172,6 +176,7 @@ fn check_block_reads(reader: &ChainReader, block: &ModelBlock) {
     assert_eq!((stored.number(), stored.hash()), (block.number, block.hash));
     assert_eq!(stored.header_rlp().unwrap(), block.header_rlp);
     assert_eq!(stored.withdrawals_rlp().unwrap(), block.withdrawals_rlp);
+    assert_eq!(stored.requests_rlp().unwrap(), block.requests_rlp);
     assert_eq!(stored.tx_count() as usize, block.txs.len());
     assert_eq!(reader.header_rlp(block.number).unwrap().as_deref(), Some(block.header_rlp.as_slice()));
     assert_eq!(reader.hash_by_number(block.number).unwrap(), Some(block.hash));
@@ -540,6 +545,7 @@ fn blocks_that_do_not_fit_are_refused_and_leave_nothing() {
         header_rlp: &genesis.header_rlp,
         body: &[1, 2],
         withdrawals_rlp: &[],
+        requests_rlp: &[],
         txs: &gap,
         receipts: &[0],
     };

@@ -33,6 +33,7 @@ pub fn run(
                 writer.append(&record)?;
                 writer.put_statuses(statuses)?;
                 processed(sealed.sequence, shared);
+                shared.execution.bell.ring();
                 shared.block_memory.prepare_like(&sealed.block, limits::BLOCK_MEMORY_BLOCKS);
             }
             Some(ChainMessage::Forget(block)) => drop(block),

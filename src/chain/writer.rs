@@ -38,6 +38,8 @@ pub struct BlockRecord<'a> {
     pub body: &'a [u8],
     /// The withdrawals' RLP list, `[0xc0]` when there are none, empty for a block without that field.
     pub withdrawals_rlp: &'a [u8],
+    /// RLP list of the EIP-7685 requests, type byte first; empty when there are none.
+    pub requests_rlp: &'a [u8],
     /// One per transaction, in order.
     pub txs: &'a [TxRecord],
     /// Compact receipts (see `receipt.rs`), one after the other.
@@ -178,10 +180,11 @@ impl ChainWriter {
             tx_count: block.txs.len() as u32,            // `check_block`: < 2^24
             header_bytes: block.header_rlp.len() as u32, // `check_block`: < 2^32, likewise below
             withdrawals_bytes: block.withdrawals_rlp.len() as u32,
+            requests_bytes: block.requests_rlp.len() as u32,
         };
         let head_at = self.files.headers.len();
         self.buffer.clear();
-        head.encode(block.header_rlp, block.withdrawals_rlp, &mut self.buffer);
+        head.encode(block.header_rlp, block.withdrawals_rlp, block.requests_rlp, &mut self.buffer);
         self.files.headers.write_at(head_at, &self.buffer)?;
         self.files.write_slots(block.number, head_at, &bloom)?;
 
@@ -208,7 +211,7 @@ impl ChainWriter {
         }
         let roll = Head::rollback(number + 1);
         self.buffer.clear();
-        roll.encode(&[], &[], &mut self.buffer);
+        roll.encode(&[], &[], &[], &mut self.buffer);
         let at = self.files.headers.len();
         self.files.headers.write_at(at, &self.buffer)?;
         let tails = Tails {
@@ -426,7 +429,8 @@ pub(super) fn header_bloom(header_rlp: &[u8]) -> Result<Bloom, &'static str> {
 
 fn check_block(block: &BlockRecord) -> Result<(), &'static str> {
     let fits = |bytes: &[u8]| u32::try_from(bytes.len()).is_ok();
-    if ![block.header_rlp, block.body, block.withdrawals_rlp, block.receipts].into_iter().all(fits) {
+    let parts = [block.header_rlp, block.body, block.withdrawals_rlp, block.requests_rlp, block.receipts];
+    if !parts.into_iter().all(fits) {
         return Err("a part of 4 GiB or more");
     }
     if block.number >= BLOCK_COUNT_MAX || block.txs.len() >= TXS_PER_BLOCK_MAX {

@@ -2,6 +2,7 @@
 //!
 //! A flag beats the environment, which beats the file, which beats the default; every value remembers where it came from.
 
+pub mod execution;
 pub mod genesis;
 pub mod settings;
 
@@ -13,6 +14,7 @@ use std::path::PathBuf;
 
 use crate::limits;
 use crate::primitives::{Address, Bytes, Fork};
+use execution::ExecutionConfig;
 use settings::{SETTINGS, Setting};
 
 /// Where a value came from.
@@ -44,10 +46,12 @@ pub enum ConfigError {
     Value { name: &'static str, value: String, source_name: Source, expected: Cow<'static, str> },
     #[error("{path}: {what}")]
     File { path: PathBuf, what: String },
+    #[error("execution.mode = `delegated`: only `embedded` and `verified` exist so far")]
+    Delegated,
     #[error(
-        "execution.mode = `{mode}`: only `embedded` exists so far; `verified` and `delegated` need the Engine API client"
+        "{name} = `{value}` is not a loopback address, and plain HTTP shows every block and token on the way: set execution.allow-remote-plaintext when that network is yours"
     )]
-    ExecutionMode { mode: String },
+    RemotePlaintext { name: &'static str, value: String },
     #[error("l1.mode = `{mode}`: only `off` exists so far; the embedded L1 comes with settlement")]
     L1Mode { mode: String },
 }
@@ -245,6 +249,7 @@ pub struct Config {
     pub dev_fork: Fork,
     pub http: HttpConfig,
     pub block: BlockConfig,
+    pub execution: ExecutionConfig,
     pub execute: bool,
     pub order: Order,
     pub mempool: MempoolConfig,
@@ -327,9 +332,8 @@ impl Config {
     /// The first value that does not fit, with its source and what was expected.
     pub fn from_raw(raw: &RawConfig) -> Result<Self, ConfigError> {
         let path = |value: &str| Some(PathBuf::from(value));
-        let mode = raw.text("execution.mode").0;
-        if mode != "embedded" {
-            return Err(ConfigError::ExecutionMode { mode: mode.to_owned() });
+        if raw.text("execution.mode").0 == "delegated" {
+            return Err(ConfigError::Delegated);
         }
         let l1 = raw.text("l1.mode").0;
         if l1 != "off" {
@@ -341,6 +345,7 @@ impl Config {
             dev_fork: raw.value("dev.fork", "prague or osaka", parse_fork)?,
             http: HttpConfig::from_raw(raw)?,
             block: BlockConfig::from_raw(raw)?,
+            execution: ExecutionConfig::from_raw(raw)?,
             execute: raw.value("builder.execute", "true or false", parse_bool)?,
             order: raw.value("builder.order", "priority-fee or arrival", |value| match value {
                 "priority-fee" => Some(Order::PriorityFee),
@@ -526,9 +531,14 @@ mod tests {
             "environment SEQUENCER_HTTP_PROT: unknown setting `SEQUENCER_HTTP_PROT`; did you mean `http.port`?",
         );
         check_error(
-            &[("execution.mode", "verified")],
+            &[("execution.mode", "delegated")],
             &[],
-            "execution.mode = `verified`: only `embedded` exists so far; `verified` and `delegated` need the Engine API client",
+            "execution.mode = `delegated`: only `embedded` and `verified` exist so far",
+        );
+        check_error(
+            &[("execution.engine-url", "http://10.0.0.2:8551")],
+            &[],
+            "execution.engine-url = `http://10.0.0.2:8551` is not a loopback address, and plain HTTP shows every block and token on the way: set execution.allow-remote-plaintext when that network is yours",
         );
         check_error(
             &[("block.extra-data", &format!("0x{}", "00".repeat(33)))],

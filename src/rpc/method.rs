@@ -106,6 +106,7 @@ methods! {
     RpcModules "rpc_modules" Inline,
     TxpoolStatus "txpool_status" Builder,
     GetTransactionStatus "sequencer_getTransactionStatus" Builder,
+    ExecutionStatus "sequencer_executionStatus" Inline,
     DebugGetRawBlock "debug_getRawBlock" Query,
     DebugGetRawHeader "debug_getRawHeader" Query,
     DebugGetRawTransaction "debug_getRawTransaction" Query,

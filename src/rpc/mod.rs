@@ -40,7 +40,9 @@ pub use error::RpcError;
 pub use method::{Class, Method};
 pub use plan::{Plan, Rendered, SubmitRequest, plan, render_builder_answer};
 pub use query::{QueryCache, QueryContext, execute};
-pub use reply::{end_error, refusal_error, render_admitted, render_preconfirmed, unready_error};
+pub use reply::{
+    end_error, refusal_error, render_admitted, render_execution_status, render_preconfirmed, unready_error,
+};
 pub use subscription::{ConnectionKey, NotificationSink, Progress, SubscriptionId, SubscriptionKind, Subscriptions};
 pub use view::{Settings, View};
 

@@ -27,6 +27,8 @@ pub enum Plan<'p> {
     Builder(BuilderRead),
     /// Send method and params to the query pool.
     Query,
+    /// `sequencer_executionStatus`: the shard has the cells, `render_execution_status` the form.
+    ExecutionStatus,
     /// Decode and recover the transaction, then send it to the builder core.
     Submit(SubmitRequest<'p>),
     /// Register with `Subscriptions::add` and answer with the id; WebSocket connections only.
@@ -79,6 +81,7 @@ pub fn plan<'p>(method: Method, params: &'p [u8], view: &View<'_>, out: &mut Vec
             Params::parse(params, 0)?;
             Ok(Plan::Builder(BuilderRead::PoolStatus))
         }
+        Method::ExecutionStatus => Params::parse(params, 0).map(|_| Plan::ExecutionStatus),
         Method::Subscribe => subscribe(params).map(Plan::Subscribe),
         Method::Unsubscribe => {
             let argument = Params::parse(params, 1)?.required(0, "subscription id")?;

@@ -156,12 +156,12 @@ impl<'a> QueryContext<'a> {
     /// What the next block would be opened with, as far as it is known.
     #[must_use]
     pub fn next_context(&self) -> BlockContext {
-        let latest = self.view.latest();
-        let header = &latest.header;
+        let parent = self.view.tip();
+        let header = &parent.header;
         let timestamp = self.now_unix_s.max(header.timestamp + 1);
         BlockContext {
             number: header.number + 1,
-            parent_hash: latest.hash,
+            parent_hash: parent.hash,
             timestamp,
             base_fee_per_gas_wei: self.view.next_base_fee_wei(),
             prev_randao: header.mix_hash,
@@ -222,6 +222,11 @@ impl<'a> QueryContext<'a> {
 
 impl BlockHashes for QueryContext<'_> {
     fn block_hash(&self, number: u64) -> Result<B256, String> {
+        // A call under `pending` stands on blocks that may not be `latest` yet.
+        let is_durable = number <= self.view.tip().header.number;
+        if let Some(sealed) = self.view.heads.recent_by_number(number).filter(|_| is_durable) {
+            return Ok(sealed.hash);
+        }
         match self.block(number) {
             Ok(Some(source)) => Ok(source.header().map_or(B256::ZERO, |(_, hash)| hash)),
             Ok(None) => Ok(B256::ZERO),

@@ -1,13 +1,15 @@
 //! Results and errors of submitted transactions: the one table from what the builder core says to what the client reads.
 
 use crate::builder::block::OpenBlock;
+use crate::engine_api::status::{Condition, ExecutionStatus};
 use crate::mempool::{EndState, Invalid, Reject};
 use crate::messages::{Refusal, SubmitWait, Unready};
 use crate::primitives::B256;
 use crate::rpc::encode;
 use crate::rpc::error::{RpcError, code};
-use crate::rpc::json;
+use crate::rpc::json::{self, Object};
 use crate::rpc::source::{Place, ReceiptView};
+use crate::rpc::view::View;
 
 /// Result of `eth_sendRawTransaction` and `eth_sendRawTransactionConditional`.
 pub fn render_admitted(hash: &B256, out: &mut Vec<u8>) {
@@ -28,6 +30,26 @@ pub fn render_preconfirmed(block: &OpenBlock, index: u32, out: &mut Vec<u8>) -> 
     Ok(())
 }
 
+/// The result of `sequencer_executionStatus`.
+pub fn render_execution_status(status: &ExecutionStatus, view: &View<'_>, out: &mut Vec<u8>) {
+    let (tip, latest) = (view.tip().header.number, view.latest_number());
+    let mut object = Object::begin(out);
+    object.text("state", status.condition.name());
+    if !status.why.is_empty() {
+        object.text("reason", &status.why);
+    }
+    object.quantity("latestBlock", latest);
+    object.quantity("sealedBlock", tip);
+    object.quantity("uncheckedBlocks", tip - latest);
+    if status.condition != Condition::Absent {
+        object.quantity("clientHead", status.head_number);
+        object.quantity("clientValid", status.valid_number);
+        object.quantity("connects", status.connect_count);
+        object.quantity("headsSet", status.rewind_count);
+    }
+    object.end();
+}
+
 /// Why a transaction was not admitted.
 #[must_use]
 pub fn refusal_error(hash: &B256, refusal: &Refusal, wait: SubmitWait) -> RpcError {
@@ -40,6 +62,12 @@ pub fn refusal_error(hash: &B256, refusal: &Refusal, wait: SubmitWait) -> RpcErr
         Refusal::ChainBehind => node_unready("the chain database is behind: try again"),
         Refusal::JournalBehind => node_unready("the journal is behind: its disk is slow, try again"),
         Refusal::JournalFull => node_unready("the journal's disk is full: admission is stopped until there is space"),
+        Refusal::Unchecked { blocks, blocks_max } => node_unready(&format!(
+            "{blocks} sealed blocks wait for the execution client, limit {blocks_max}: try again (sequencer_executionStatus)"
+        )),
+        Refusal::Halted => node_unready(
+            "halted: the execution client does not agree with this chain, only reads are served (sequencer_executionStatus)",
+        ),
         Refusal::Condition(reason) => {
             RpcError::new(code::REJECTED, format!("transaction condition can never be met: {reason}"))
         }

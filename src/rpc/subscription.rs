@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 
-use crate::builder::block::{Heads, OpenBlock, PlacedTx};
+use crate::builder::block::{Heads, OpenBlock, PlacedTx, SealedBlock};
 use crate::primitives::{Sequence, ShardId};
 use crate::rpc::encode;
 use crate::rpc::error::RpcError;
@@ -245,7 +245,7 @@ impl Subscriptions {
     fn next_news(&self, heads: &Heads) -> [Option<Sequence>; 2] {
         let Some(mut cursor) = self.cursor.filter(|_| !self.is_empty()) else { return [None; 2] };
         cursor.catch_up(heads);
-        let sealed = heads.recent_by_number(cursor.head_number + 1).map(|next| next.sequence);
+        let sealed = next_head(heads, cursor.head_number).map(|next| next.sequence);
         let placed = block_at(heads, cursor.block_number).and_then(|block| block.transactions.get(cursor.tx_count));
         [sealed, placed.map(|tx| tx.sequence)]
     }
@@ -274,7 +274,7 @@ impl Subscriptions {
             cursor.tx_count = 0;
         }
         while !self.writer.is_full() {
-            let next = heads.recent_by_number(cursor.head_number + 1).filter(|next| next.sequence <= durable);
+            let next = next_head(heads, cursor.head_number).filter(|next| next.sequence <= durable);
             // A block is announced after its transactions.
             let Some(sealed) = next.filter(|next| next.header.number < cursor.block_number) else { break };
             if !self.announce_sealed(sealed, &mut cursor.sealed, sink) {
@@ -352,7 +352,7 @@ impl Subscriptions {
     /// Announces a block and its logs from `at` on until the portion is full; answers whether all of it is announced.
     fn announce_sealed(
         &mut self,
-        sealed: &crate::builder::block::SealedBlock,
+        sealed: &SealedBlock,
         at: &mut SealedCursor,
         sink: &mut impl NotificationSink,
     ) -> bool {
@@ -392,14 +392,15 @@ impl Subscriptions {
 impl Cursor {
     /// Behind everything that may be shown now.
     fn at_tip(heads: &Heads, durable: Sequence) -> Self {
-        let mut head_number = heads.latest.header.number;
-        while head_number > 0
-            && heads.recent_by_number(head_number).is_some_and(|block| block.sequence > durable)
-            && heads.recent_by_number(head_number - 1).is_some()
+        let newest = heads.recent.last().unwrap_or(&heads.latest);
+        let mut tip_number = newest.header.number;
+        while tip_number > 0
+            && heads.recent_by_number(tip_number).is_some_and(|block| block.sequence > durable)
+            && heads.recent_by_number(tip_number - 1).is_some()
         {
-            head_number -= 1;
+            tip_number -= 1;
         }
-        let block_number = head_number + 1;
+        let (head_number, block_number) = (tip_number.min(heads.latest.header.number), tip_number + 1);
         let tx_count = block_at(heads, block_number)
             .map_or(0, |block| block.transactions.iter().take_while(|tx| tx.sequence <= durable).count());
         Self { head_number, block_number, tx_count, sealed: SealedCursor::default() }
@@ -419,6 +420,12 @@ impl Cursor {
         }
         skipped_count
     }
+}
+
+/// The block after `head_number` that may be `latest` once it is durable.
+fn next_head(heads: &Heads, head_number: u64) -> Option<&SealedBlock> {
+    let next = heads.recent_by_number(head_number + 1)?;
+    (next.header.number <= heads.latest.header.number).then_some(next)
 }
 
 /// A block in memory, sealed or not.

@@ -37,10 +37,17 @@ pub enum StateAt<'a> {
 }
 
 impl<'a> View<'a> {
-    /// The newest sealed block whose journal record is durable.
+    /// The newest block of [`View::tip`] and below that everyone concerned has checked: `latest`.
     #[must_use]
     pub fn latest(&self) -> &'a Arc<SealedBlock> {
-        let newest = &self.heads.latest;
+        let tip = self.tip();
+        if self.heads.latest.header.number < tip.header.number { &self.heads.latest } else { tip }
+    }
+
+    /// The newest sealed block whose journal record is durable: what comes after it is `pending`.
+    #[must_use]
+    pub fn tip(&self) -> &'a Arc<SealedBlock> {
+        let newest = self.heads.recent.last().unwrap_or(&self.heads.latest);
         if newest.sequence <= self.durable {
             return newest;
         }
@@ -50,10 +57,10 @@ impl<'a> View<'a> {
         recent.rfind(|block| block.sequence <= self.durable).unwrap_or(oldest)
     }
 
-    /// Base fee of the block after [`View::latest`], in wei: that of the heads may belong to a block that must not be shown.
+    /// Base fee of the block after [`View::tip`], in wei: that of the heads may belong to a block that must not be shown.
     #[must_use]
     pub fn next_base_fee_wei(&self) -> u64 {
-        next_base_fee_wei(&self.latest().header)
+        next_base_fee_wei(&self.tip().header)
     }
 
     #[must_use]
@@ -61,10 +68,10 @@ impl<'a> View<'a> {
         self.latest().header.number
     }
 
-    /// The block behind `latest`, as far as it may be shown; `None` when nothing of it may.
+    /// The block behind the tip, as far as it may be shown; `None` when nothing of it may.
     #[must_use]
     pub fn pending(&self) -> Option<OpenPrefix<'a>> {
-        let number = self.latest_number() + 1;
+        let number = self.tip().header.number + 1;
         let block = match self.heads.recent_by_number(number) {
             Some(sealed) => &sealed.block,
             None => self.heads.open.as_ref().filter(|open| open.context.number == number)?,
@@ -76,7 +83,7 @@ impl<'a> View<'a> {
     pub fn number(&self, id: BlockId) -> Result<u64, B256> {
         match id {
             BlockId::Latest => Ok(self.latest_number()),
-            BlockId::Pending => Ok(self.latest_number() + 1),
+            BlockId::Pending => Ok(self.tip().header.number + 1),
             BlockId::Earliest => Ok(0),
             BlockId::Safe => Ok(self.heads.safe_number.min(self.latest_number())),
             BlockId::Finalized => Ok(self.heads.finalized_number.min(self.latest_number())),
@@ -151,7 +158,7 @@ impl<'a> StateAt<'a> {
     pub fn snapshot(&self, view: &View<'a>) -> &'a Snapshot {
         match self {
             Self::Sealed(block) => &block.state,
-            Self::Pending => &view.latest().state,
+            Self::Pending => &view.tip().state,
         }
     }
 }

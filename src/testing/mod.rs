@@ -1,4 +1,4 @@
-//! For tests and benches only: signed transactions, a builder core without threads, a disk that forgets.
+//! For tests and benches only: signed transactions, a builder core without threads, a disk that forgets, an execution client without blocks.
 //!
 //! Nothing of the product imports this module.
 
@@ -7,6 +7,8 @@ pub mod bench_chain;
 pub mod bytecode;
 
 pub mod disk;
+
+pub mod execution_client;
 
 pub mod node;
 

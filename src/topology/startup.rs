@@ -12,6 +12,7 @@ use crate::builder::world::World;
 use crate::chain::sealed_record::Recorder;
 use crate::chain::{ChainLimits, ChainReader, ChainWriter};
 use crate::config::Config;
+use crate::config::execution::ExecutionMode;
 use crate::config::genesis::ChainSpec;
 use crate::journal::file_storage::{FileStorage, SlotBytes, SyncMode, WriteEngine};
 use crate::journal::history::History;
@@ -24,7 +25,7 @@ use crate::runtime::clock;
 use crate::state::Store;
 use crate::state::files::file_disk::FileDisk;
 use crate::state::files::recovery::StateSettings;
-use crate::topology::{LaunchError, processor_count};
+use crate::topology::{LaunchError, adoption, processor_count};
 
 /// A directory that lives as long as the process means it to.
 pub struct TemporaryDir(PathBuf);
@@ -52,6 +53,8 @@ pub struct Opened {
     pub start: Start,
     /// Of the newest record.
     pub sequence: Sequence,
+    /// Where everything lies.
+    pub data_dir: PathBuf,
     /// Removed when this is dropped.
     pub temporary_dir: Option<TemporaryDir>,
 }
@@ -163,6 +166,13 @@ fn open_chain(config: &Config, spec: &ChainSpec, data_dir: &Path) -> Result<Open
             (Replay::new(spec, &mut store, genesis), hash)
         }
     };
+    let (scanned, history) = if config.execution.mode == ExecutionMode::Verified {
+        let scanned = adopted(config, spec, data_dir, settings, scanned, &mut storage, &reader)?;
+        let history = scanned.as_ref().map(|scanned| History::read(scanned.records())).transpose()?;
+        (scanned, history)
+    } else {
+        (scanned, history)
+    };
     let (log, Resumed { start, sequence }) = match scanned.as_ref().zip(history.as_ref()) {
         None => (begin_journal(settings, &mut storage)?, Resumed::default()),
         Some((scanned, history)) => {
@@ -178,7 +188,21 @@ fn open_chain(config: &Config, spec: &ChainSpec, data_dir: &Path) -> Result<Open
     let log = make_room(log, &mut storage)?;
     let (recent, world) = replay.into_parts();
     let temporary_dir = None;
-    Ok(Opened { writer, reader, store, world, recent, genesis_hash, log, storage, start, sequence, temporary_dir })
+    let data_dir = data_dir.to_owned();
+    Ok(Opened {
+        writer,
+        reader,
+        store,
+        world,
+        recent,
+        genesis_hash,
+        log,
+        storage,
+        start,
+        sequence,
+        data_dir,
+        temporary_dir,
+    })
 }
 
 /// The hash of the stored block 0, which must be the configured one; `None` when nothing is stored.
@@ -248,6 +272,32 @@ impl StoredState<'_> {
 pub fn hash_pool(threads: usize) -> Result<rayon::ThreadPool, rayon::ThreadPoolBuildError> {
     let threads = if threads == 0 { (processor_count() / 2).max(1) } else { threads };
     rayon::ThreadPoolBuilder::new().num_threads(threads).thread_name(|index| format!("hash-{index}")).build()
+}
+
+/// The journal after what the execution client has above it was read into it.
+fn adopted(
+    config: &Config,
+    spec: &ChainSpec,
+    data_dir: &Path,
+    settings: LogSettings,
+    scanned: Option<Scan<SlotBytes>>,
+    storage: &mut FileStorage,
+    reader: &ChainReader,
+) -> Result<Option<Scan<SlotBytes>>, LaunchError> {
+    if scanned.is_none() && reader.latest_number().unwrap_or(0) > 0 {
+        // Without its journal the chain cannot be continued, whatever the client has.
+        return Ok(scanned);
+    }
+    let history = scanned.as_ref().map(|scanned| History::read(scanned.records())).transpose()?;
+    let secret = super::control::secret(config, data_dir)?;
+    let log = |storage: &mut FileStorage| match (&scanned, &history) {
+        (Some(scanned), Some(history)) => Ok(Log::resume(settings, scanned, history)),
+        _ => begin_journal(settings, storage),
+    };
+    if adoption::adopt(config, spec, secret, history.as_ref(), reader, log, storage)? == 0 {
+        return Ok(scanned);
+    }
+    Ok(scan(storage)?)
 }
 
 /// A new journal with its first slot.

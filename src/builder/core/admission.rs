@@ -102,6 +102,9 @@ impl Core {
         if self.drain_until_ns.is_some() {
             return Some(Refusal::Draining);
         }
+        if let Some(refusal) = self.verdict_refusal() {
+            return Some(refusal);
+        }
         let pooled = self.pool.counts();
         let reserved = pooled.ready as usize + pooled.queued as usize + limits::CHAIN_RING_RESERVE;
         if effects.chain_room() <= reserved {

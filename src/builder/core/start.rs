@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{Core, Effects, Filling, Now, Payload, Phase, TxBytes, account_view};
-use crate::builder::block::{Heads, SealedBlock};
+use crate::builder::block::SealedBlock;
 use crate::builder::filler::BlockFiller;
 use crate::builder::world::WorldError;
 use crate::mempool::{Conditions, GasNeeds, RestoreError, Submission};
@@ -82,7 +82,7 @@ impl Core {
         let deadline_ns = Some(now.monotonic_ns + lasts_ns);
         self.phase = Phase::Filling(Filling { filler, deferral_count: 0, unpaid_gas: 0, deadline_ns });
         effects.open(Arc::clone(&block));
-        effects.publish(Arc::new(Heads::new(self.recent.iter().cloned().collect(), Some(block))));
+        effects.publish(self.heads_with(Some(block)));
     }
 
     fn restore_pool(

@@ -27,7 +27,8 @@ impl Desk {
     pub(super) fn answer_probe(&self, number: u32, probe: Probe, replies: &mut Replies) {
         let is_healthy = match probe {
             Probe::Live => true,
-            Probe::Ready | Probe::Healthy => !self.shared.is_stopping(),
+            Probe::Ready => !self.shared.is_stopping() && self.shared.execution.is_ready(),
+            Probe::Healthy => !self.shared.is_stopping(),
         };
         // A stale probe has nobody to tell.
         let _ = replies.complete_probe(number, is_healthy);
@@ -99,10 +100,16 @@ impl Desk {
         let planned = {
             let heads = self.shared.heads.load();
             let view = View { heads: &heads, durable: self.durable(), settings: &self.settings.rpc };
-            rpc::plan(method, request.params, &view, &mut self.result)
+            let planned = rpc::plan(method, request.params, &view, &mut self.result);
+            if matches!(planned, Ok(Plan::ExecutionStatus)) {
+                rpc::render_execution_status(&self.shared.execution.status(), &view, &mut self.result);
+            }
+            planned
         };
         let outcome = match planned {
-            Ok(Plan::Reply) => return reply_result(replies, place, id, |out| out.extend_from_slice(&self.result)),
+            Ok(Plan::Reply | Plan::ExecutionStatus) => {
+                return reply_result(replies, place, id, |out| out.extend_from_slice(&self.result));
+            }
             Ok(Plan::Builder(read)) => self.ask_builder(origin, place, id, method, request.params, read),
             Ok(Plan::Query) => {
                 let call = Call { connection: origin.connection, place, id: CallId::new(id), kind: CallKind::Query };

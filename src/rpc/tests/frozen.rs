@@ -139,6 +139,14 @@ fn ask(heads: &Heads, history: &MemoryHistory, method: Method, params: &str) -> 
             }
             Answer::Now(reply.outcome.map(|json| json_of(&json)))
         }
+        Ok(Plan::ExecutionStatus) => {
+            crate::rpc::render_execution_status(
+                &crate::engine_api::status::ExecutionStatus::new(crate::engine_api::status::Condition::Connecting),
+                &view,
+                &mut out,
+            );
+            Answer::Now(Ok(json_of(&out)))
+        }
         Ok(Plan::Submit(_) | Plan::Subscribe(_) | Plan::Unsubscribe(_)) => Answer::Nothing,
         Err(error) => Answer::Now(Err(error)),
     }
@@ -197,6 +205,7 @@ fn rows(method: Method, chain: &Chain) -> Vec<String> {
         | Method::GasPrice
         | Method::MaxPriorityFeePerGas
         | Method::Syncing
+        | Method::ExecutionStatus
         | Method::Accounts
         | Method::NetVersion
         | Method::NetListening

@@ -40,6 +40,7 @@ fn outcome(method: &str, params: &str, durable: u64) -> String {
         Ok(Plan::Builder(BuilderRead::Slot { slot, .. })) => format!("builder slot {slot}"),
         Ok(Plan::Builder(read)) => format!("builder {read:?}").split_whitespace().take(2).collect::<Vec<_>>().join(" "),
         Ok(Plan::Query) => "query".to_owned(),
+        Ok(Plan::ExecutionStatus) => "execution status".to_owned(),
         Ok(Plan::Submit(request)) => format!(
             "submit {} {:?} {} {}",
             request.raw_hex,
@@ -118,6 +119,8 @@ fn others() {
         "-32602 invalid argument 1 (conditional options)",
     );
     check("eth_getTransactionByHash", &format!("[\"{hash}\"]"), "builder Transaction");
+    check("sequencer_executionStatus", "[]", "execution status");
+    check("sequencer_executionStatus", "[1]", "-32602");
     check("sequencer_getTransactionStatus", &format!("[\"{hash}\"]"), "builder Status");
     check("txpool_status", "", "builder PoolStatus");
     check("eth_getTransactionReceipt", "[]", "query");
@@ -213,6 +216,14 @@ fn refusals_have_their_codes() {
         (Refusal::ChainBehind, "the chain database is behind: try again"),
         (Refusal::JournalBehind, "the journal is behind: its disk is slow, try again"),
         (Refusal::JournalFull, "the journal's disk is full: admission is stopped until there is space"),
+        (
+            Refusal::Unchecked { blocks: 64, blocks_max: 64 },
+            "64 sealed blocks wait for the execution client, limit 64: try again (sequencer_executionStatus)",
+        ),
+        (
+            Refusal::Halted,
+            "halted: the execution client does not agree with this chain, only reads are served (sequencer_executionStatus)",
+        ),
     ];
     for (refusal, text) in unready {
         check(refusal.clone(), SubmitWait::Admission, &format!("-32005 {text}"));

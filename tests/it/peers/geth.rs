@@ -1,7 +1,7 @@
-//! A real go-ethereum: made from a genesis file, driven by the engine API, stopped by its pid.
+//! A real go-ethereum: made from a genesis file, driven by the engine API, stopped, killed, frozen and emptied by its pid.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -16,48 +16,128 @@ const START_LIMIT: Duration = Duration::from_secs(60);
 const JWT_SECRET: [u8; 32] = [0x5a; 32];
 const ZERO_HASH: &str = "0x0000000000000000000000000000000000000000000000000000000000000000";
 
-/// A running node. Fields drop in order: the process ends before its folder goes.
+/// How go-ethereum keeps its state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scheme {
+    /// What `docs/L2_NODE_INTEGRATION.md` recommends: a `kill -9` costs the last few blocks.
+    HashArchive,
+    /// Its default: a `kill -9` costs everything since the last clean stop.
+    Path,
+}
+
+/// A node. Fields drop in order: the process ends before its folder goes.
 pub struct Geth {
     pub rpc: Rpc,
     engine: Rpc,
-    process: Process,
-    _folder: TempFolder,
+    /// `None` while it is down.
+    process: Option<Process>,
+    binary: PathBuf,
+    scheme: Scheme,
+    ports: (u16, u16),
+    folder: TempFolder,
 }
 
 impl Geth {
     /// Makes a data folder from `genesis` and starts go-ethereum on it; returns when both ports answer.
     pub fn start(binary: &Path, genesis: &Value) -> Self {
+        Self::start_with(binary, genesis, Scheme::HashArchive)
+    }
+
+    /// As [`Geth::start`], with another way to keep the state.
+    pub fn start_with(binary: &Path, genesis: &Value, scheme: Scheme) -> Self {
         let folder = TempFolder::new("geth");
-        let data = folder.path().join("data");
-        let genesis_file = folder.path().join("genesis.json");
-        let jwt_file = folder.path().join("jwt.hex");
-        fs::write(&genesis_file, genesis.to_string()).expect("the folder is writable");
-        fs::write(&jwt_file, alloy_primitives::hex::encode(JWT_SECRET)).expect("the folder is writable");
+        fs::write(folder.path().join("genesis.json"), genesis.to_string()).expect("the folder is writable");
+        let secret = alloy_primitives::hex::encode(JWT_SECRET);
+        fs::write(folder.path().join("jwt.hex"), secret).expect("the folder is writable");
+        let ports = (free_port(), free_port());
+        let rpc = Rpc::new(format!("http://127.0.0.1:{}", ports.0));
+        let engine = Rpc::with_jwt(format!("http://127.0.0.1:{}", ports.1), JWT_SECRET);
+        let mut geth = Self { rpc, engine, process: None, binary: binary.to_owned(), scheme, ports, folder };
+        geth.init();
+        geth.restart();
+        geth
+    }
 
-        let mut init = Command::new(binary);
-        init.arg("init").arg("--datadir").arg(&data).args(["--state.scheme", "hash"]).arg(&genesis_file);
-        let output = init.output().unwrap_or_else(|error| panic!("{} does not start: {error}", binary.display()));
+    fn data(&self) -> PathBuf {
+        self.folder.path().join("data")
+    }
+
+    /// The shared secret's file, for the node that drives this one.
+    pub fn jwt_file(&self) -> PathBuf {
+        self.folder.path().join("jwt.hex")
+    }
+
+    /// Address of the engine API.
+    pub fn engine_url(&self) -> String {
+        self.engine.url().to_owned()
+    }
+
+    fn init(&self) {
+        let mut init = Command::new(&self.binary);
+        init.arg("init").arg("--datadir").arg(self.data());
+        if self.scheme == Scheme::HashArchive {
+            init.args(["--state.scheme", "hash"]);
+        }
+        let output = init.arg(self.folder.path().join("genesis.json")).output();
+        let output = output.unwrap_or_else(|error| panic!("{} does not start: {error}", self.binary.display()));
         assert!(output.status.success(), "geth init: {}", String::from_utf8_lossy(&output.stderr));
+    }
 
-        let (http_port, engine_port) = (free_port(), free_port());
-        let mut command = Command::new(binary);
-        command.arg("--datadir").arg(&data).arg("--authrpc.jwtsecret").arg(&jwt_file);
+    /// Starts the process on what its folder holds; returns when both ports answer.
+    pub fn restart(&mut self) {
+        let mut command = Command::new(&self.binary);
+        command.arg("--datadir").arg(self.data()).arg("--authrpc.jwtsecret").arg(self.jwt_file());
         // Snap sync would leave every second block SYNCING; path-scheme state cannot be refed after a crash.
-        command.args(["--syncmode", "full", "--state.scheme", "hash", "--gcmode", "archive"]);
+        command.args(["--syncmode", "full"]);
+        if self.scheme == Scheme::HashArchive {
+            command.args(["--state.scheme", "hash", "--gcmode", "archive"]);
+        }
         command.args(["--networkid", "61972", "--nodiscover", "--maxpeers", "0", "--port", "0", "--nat", "none"]);
-        command.args(["--ipcdisable", "--http", "--http.addr", "127.0.0.1", "--http.port", &http_port.to_string()]);
+        command.args(["--http", "--http.addr", "127.0.0.1", "--http.port", &self.ports.0.to_string()]);
         command.args(["--http.api", "eth,net,web3,debug,txpool,testing"]);
-        command.args(["--authrpc.addr", "127.0.0.1", "--authrpc.port", &engine_port.to_string()]);
-        command.args(["--authrpc.vhosts", "localhost,127.0.0.1"]);
-        let mut process = Process::start("geth", folder.path(), command);
-
-        let rpc = Rpc::new(format!("http://127.0.0.1:{http_port}"));
-        let engine = Rpc::with_jwt(format!("http://127.0.0.1:{engine_port}"), JWT_SECRET);
+        command.args(["--authrpc.addr", "127.0.0.1", "--authrpc.port", &self.ports.1.to_string()]);
+        command.args(["--authrpc.vhosts", "localhost,127.0.0.1", "--ipcpath", "geth.ipc"]);
+        let mut process = Process::start("geth", self.folder.path(), command);
         let probe = json!({"jsonrpc": "2.0", "id": 1, "method": "eth_chainId", "params": []});
         process.wait_until("answering", START_LIMIT, || {
-            (rpc.post(&probe).is_ok() && engine.post(&probe).is_ok()).then_some(())
+            (self.rpc.post(&probe).is_ok() && self.engine.post(&probe).is_ok()).then_some(())
         });
-        Self { rpc, engine, process, _folder: folder }
+        self.process = Some(process);
+    }
+
+    /// The Unix socket that serves every namespace.
+    pub fn ipc_path(&self) -> PathBuf {
+        self.data().join("geth.ipc")
+    }
+
+    /// `kill -9`.
+    pub fn kill(&mut self) {
+        self.process.take().expect("it runs").kill();
+    }
+
+    /// SIGTERM, after which nothing is lost.
+    pub fn stop(&mut self) {
+        let status = self.process.take().expect("it runs").stop();
+        assert!(status.is_some(), "geth had to be killed");
+    }
+
+    /// SIGSTOP: sockets stay open, nothing is answered.
+    pub fn freeze(&self) {
+        self.process.as_ref().expect("it runs").signal("STOP");
+    }
+
+    /// SIGCONT.
+    pub fn thaw(&self) {
+        self.process.as_ref().expect("it runs").signal("CONT");
+    }
+
+    /// Kills it and makes a new database of genesis alone; it does not run afterwards.
+    pub fn wipe(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            process.kill();
+        }
+        fs::remove_dir_all(self.data()).expect("the database is ours");
+        self.init();
     }
 
     /// Any method of the engine API.
@@ -106,6 +186,6 @@ impl Geth {
 
     /// The end of its log, for a failure message.
     pub fn log_tail(&self) -> String {
-        self.process.log_tail()
+        self.process.as_ref().map_or_else(|| "geth does not run".to_owned(), Process::log_tail)
     }
 }

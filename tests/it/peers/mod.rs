@@ -29,6 +29,7 @@ mod journal;
 mod life_cycle;
 mod never_lost;
 mod stateless;
+mod verified;
 mod verify;
 mod witness;
 

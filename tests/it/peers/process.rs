@@ -56,12 +56,19 @@ impl Process {
         self.child.id()
     }
 
+    /// Sends a signal by its name without `SIG`.
+    pub fn signal(&self, name: &str) {
+        signal(name, self.child.id());
+    }
+
     /// Sends SIGTERM and waits; `None` when the process had to be killed.
     pub fn stop(&mut self) -> Option<ExitStatus> {
         if let Ok(Some(status)) = self.child.try_wait() {
             return Some(status);
         }
-        signal("TERM", self.child.id());
+        self.signal("TERM");
+        // One that is frozen hears it when it goes on.
+        self.signal("CONT");
         let start = Instant::now();
         while start.elapsed() < STOP_LIMIT {
             if let Ok(Some(status)) = self.child.try_wait() {

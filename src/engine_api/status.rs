@@ -1,0 +1,149 @@
+//! What the rest of the process sees of the execution client: cells, written by the control thread alone.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use arc_swap::ArcSwap;
+
+use crate::ring::Doorbell;
+
+/// How the execution client stands to us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Condition {
+    /// There is none (`embedded`).
+    Absent,
+    /// Not spoken to yet.
+    Connecting,
+    /// Its head is our newest block, or on the way there.
+    Ready,
+    /// It answers SYNCING, or its head does not move.
+    Stalled,
+    /// It does not answer, or not with what the specification says.
+    Unreachable,
+    /// Only a new database helps: `docs/L2_NODE_INTEGRATION.md`.
+    Stuck,
+    /// It said INVALID, or has a chain of its own: reads only.
+    Halted,
+}
+
+impl Condition {
+    /// The word that `sequencer_executionStatus` uses.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Absent => "embedded",
+            Self::Connecting => "connecting",
+            Self::Ready => "ready",
+            Self::Stalled => "stalled",
+            Self::Unreachable => "unreachable",
+            Self::Stuck => "stuck",
+            Self::Halted => "halted",
+        }
+    }
+}
+
+/// One moment of the connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExecutionStatus {
+    pub condition: Condition,
+    /// What is wrong; empty when nothing is.
+    pub why: String,
+    /// Number of the execution client's head, as last read.
+    pub head_number: u64,
+    /// Newest block that it called VALID.
+    pub valid_number: u64,
+    /// How often its head had to be set by `debug_setHead`.
+    pub rewind_count: u64,
+    /// How often the connection was made.
+    pub connect_count: u64,
+}
+
+impl ExecutionStatus {
+    #[must_use]
+    pub fn new(condition: Condition) -> Self {
+        Self { condition, why: String::new(), head_number: 0, valid_number: 0, rewind_count: 0, connect_count: 0 }
+    }
+}
+
+/// The cells.
+pub struct ExecutionCells {
+    checked: AtomicU64,
+    is_met: AtomicBool,
+    is_halted: AtomicBool,
+    status: ArcSwap<ExecutionStatus>,
+    /// Of the control thread: rung when the chain database has a new block, and at a stop.
+    pub bell: Arc<Doorbell>,
+}
+
+impl ExecutionCells {
+    /// Cells of a process without an execution client: every sealed block counts.
+    #[must_use]
+    pub fn embedded() -> Self {
+        Self::new(u64::MAX, Condition::Absent)
+    }
+
+    /// Cells of a process whose blocks up to `checked` were shown as `latest` before.
+    #[must_use]
+    pub fn verified(checked: u64) -> Self {
+        Self::new(checked, Condition::Connecting)
+    }
+
+    fn new(checked: u64, condition: Condition) -> Self {
+        Self {
+            checked: AtomicU64::new(checked),
+            is_met: AtomicBool::new(condition == Condition::Absent),
+            is_halted: AtomicBool::new(false),
+            status: ArcSwap::from_pointee(ExecutionStatus::new(condition)),
+            bell: Arc::new(Doorbell::for_task()),
+        }
+    }
+
+    /// Number of the newest block that may be `latest`.
+    #[must_use]
+    pub fn checked(&self) -> u64 {
+        // ORDERING: Acquire pairs with the Release in `set_checked`: the verdict came before.
+        self.checked.load(Ordering::Acquire)
+    }
+
+    /// Runs on: control thread. Never goes back.
+    pub fn set_checked(&self, number: u64) {
+        // ORDERING: see `checked`.
+        self.checked.fetch_max(number, Ordering::Release);
+    }
+
+    /// Whether the client's head was read since the start and is one of our blocks. Before that no block is opened: the client may have
+    /// blocks that our journal does not have, and we never build beside them.
+    #[must_use]
+    pub fn is_met(&self) -> bool {
+        self.is_met.load(Ordering::Relaxed)
+    }
+
+    pub fn meet(&self) {
+        self.is_met.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether nothing is built or admitted any more.
+    #[must_use]
+    pub fn is_halted(&self) -> bool {
+        self.is_halted.load(Ordering::Relaxed)
+    }
+
+    pub fn halt(&self) {
+        self.is_halted.store(true, Ordering::Relaxed);
+    }
+
+    #[must_use]
+    pub fn status(&self) -> Arc<ExecutionStatus> {
+        self.status.load_full()
+    }
+
+    pub fn set_status(&self, status: ExecutionStatus) {
+        self.status.store(Arc::new(status));
+    }
+
+    /// Whether the execution client takes part: `readyz` says so.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        matches!(self.status.load().condition, Condition::Absent | Condition::Ready)
+    }
+}
