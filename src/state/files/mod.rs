@@ -181,7 +181,8 @@ impl FileStore {
         let step = step?;
         let bases = self.append(runs, false)?;
         let roots = Roots { accounts: resolve(step.roots.accounts, &bases), codes: resolve(step.roots.codes, &bases) };
-        let first = step.emptied_below.unwrap_or(version.space.first());
+        // In an empty state nothing was written behind the floor, which begins at a block.
+        let first = step.emptied_below.map_or(version.space.first(), |below| below.min(self.end));
         let moved = Version {
             stamp: version.stamp,
             root: version.root,
