@@ -9,6 +9,7 @@ use clap::ArgMatches;
 
 use crate::cli::{logging, raw_config};
 use crate::config::Config;
+use crate::config::execution::ExecutionMode;
 use crate::config::genesis::{ChainSpec, dev_genesis};
 use crate::rpc::Settings;
 use crate::runtime::file;
@@ -59,6 +60,7 @@ pub fn serve(config: &Config, spec: &ChainSpec, is_dev: bool, started: impl FnOn
             std::env::consts::ARCH
         ),
         debug_enabled: is_dev,
+        proxy_enabled: config.execution.mode == ExecutionMode::Verified,
         priority_fee_min_wei: 1,
     };
     let mut running = topology::launch(config, spec, &settings)?;

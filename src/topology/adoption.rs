@@ -91,8 +91,7 @@ fn records_of(body: &RemoteBody, spec: &ChainSpec, sequence: &mut Sequence) -> R
         let fault = |what: String| LaunchError::AdoptionTransaction { number, index, what };
         let decoded = transaction::decode(raw).map_err(|error| fault(error.to_string()))?;
         let digest = transaction::signing_hash(raw, &decoded, &mut scratch);
-        let sender =
-            recovery::recover(&decoded.recover_item(digest)).map_err(|error| fault(error.to_string()))?;
+        let sender = recovery::recover(&decoded.recover_item(digest)).map_err(|error| fault(error.to_string()))?;
         let authorities = recover_authorities(raw, &decoded);
         names.push(push(&Record::Admitted(AdmittedTx {
             sender,
