@@ -128,6 +128,7 @@ fn shard(connection_count: usize) -> Bench {
         chain_id: CHAIN_ID,
         client_version: "bench".to_owned(),
         debug_enabled: false,
+        proxy_enabled: false,
         priority_fee_min_wei: 1,
     };
     let settings = ShardSettings {

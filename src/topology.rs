@@ -49,6 +49,7 @@ use crate::chain::{ChainError, ChainReader};
 use crate::config::execution::ExecutionMode;
 use crate::config::genesis::ChainSpec;
 use crate::config::{Config, Order};
+use crate::engine_api::blocking::BlockingSettings;
 use crate::engine_api::status::ExecutionCells;
 use crate::ingress::driver::{ShardSeat, ShardSettings};
 use crate::journal::driver::{self as journal_driver, JournalCells, JournalSeat, SlotSeat};
@@ -258,6 +259,7 @@ pub fn launch(config: &Config, spec: &ChainSpec, rpc: &crate::rpc::Settings) -> 
         &shared,
         wiring.query_rx,
         wiring.query_shards,
+        verification.as_ref().map(|verification| verification.reads(config)),
         &cores.background(),
     )?;
     let (syncer, sync_shared) = (opened.writer.syncer(), Arc::clone(&shared));
@@ -728,6 +730,7 @@ fn spawn_queries(
     shared: &Arc<Shared>,
     jobs: QueryReceiver<QueryJob>,
     shards: Vec<QueryShard>,
+    proxy: Option<BlockingSettings>,
     placement: &Placement,
 ) -> Result<Vec<Worker>, LaunchError> {
     let shards: Arc<[QueryShard]> = shards.into();
@@ -742,6 +745,7 @@ fn spawn_queries(
             settings: settings.clone(),
             gas_max: config.query.gas_max,
             timeout_ns: config.query.timeout_ns,
+            proxy: proxy.clone(),
         };
         workers.push(spawn(&format!("query-{index}"), placement.clone(), move || {
             crate::rpc::query_pool::run(&seat);

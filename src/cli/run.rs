@@ -9,6 +9,7 @@ use clap::ArgMatches;
 
 use crate::cli::{logging, raw_config};
 use crate::config::Config;
+use crate::config::execution::ExecutionMode;
 use crate::config::genesis::{ChainSpec, dev_genesis};
 use crate::crypto::recovery;
 use crate::primitives::B256;
@@ -61,6 +62,7 @@ pub fn serve(config: &Config, spec: &ChainSpec, is_dev: bool, started: impl FnOn
             std::env::consts::ARCH
         ),
         debug_enabled: is_dev,
+        proxy_enabled: config.execution.mode == ExecutionMode::Verified,
         priority_fee_min_wei: 1,
     };
     let choice = if config.recovery.vectors { recovery::Choice::Auto } else { recovery::Choice::Libsecp256k1 };

@@ -3,16 +3,13 @@
 //! Input: the client's canonical chain. Output: what a block is made of, in a form that execution can repeat; nothing is believed, because
 //! whoever adopts a block executes it and compares the hash. Runs on: the main thread, with a runtime of its own.
 
-use std::time::Duration;
-
 use serde_json::Value;
 
 use crate::config::execution::ExecutionConfig;
+use crate::engine_api::blocking::{BlockingClient, BlockingSettings};
 use crate::engine_api::jwt::Secret;
-use crate::engine_api::transport::{JsonTransport, Prepared, Transport};
-use crate::engine_api::types::{CallError, Method, RemoteBlock, Reply, remote_block};
+use crate::engine_api::types::{CallError, Method, RemoteBlock, remote_block};
 use crate::primitives::{Address, B256, Bytes};
-use crate::runtime::clock;
 
 /// A block as the client shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,9 +32,7 @@ pub struct RemoteBody {
 
 /// A client that is read, one question after the other.
 pub struct RemoteChain {
-    runtime: tokio::runtime::Runtime,
-    transport: JsonTransport,
-    limit: Duration,
+    client: BlockingClient,
 }
 
 impl RemoteChain {
@@ -46,11 +41,7 @@ impl RemoteChain {
     /// # Errors
     /// The runtime cannot be started.
     pub fn new(config: &ExecutionConfig, secret: Secret) -> std::io::Result<Self> {
-        Ok(Self {
-            runtime: tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?,
-            transport: JsonTransport::new(&config.engine, Some(secret)),
-            limit: Duration::from_nanos(config.read.timeout_ns),
-        })
+        Ok(Self { client: BlockingClient::new(BlockingSettings::engine(config, secret))? })
     }
 
     /// The client's head.
@@ -83,15 +74,7 @@ impl RemoteChain {
     }
 
     fn ask(&mut self, method: Method, params: String) -> Result<Value, CallError> {
-        let Self { runtime, transport, limit } = self;
-        let unix_s = clock::wall_unix_ns() / 1_000_000_000;
-        let request = transport.call(Prepared { method, params: params.into_bytes() }, unix_s);
-        let answer = runtime.block_on(async { tokio::time::timeout(*limit, request).await });
-        let limit_ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
-        match answer.unwrap_or(Err(CallError::TimedOut { method: method.name(), limit_ms }))? {
-            Reply::Value(value) => Ok(value),
-            other => Err(CallError::malformed(method, "an answer to another question", &format!("{other:?}"))),
-        }
+        self.client.ask(method, params.into_bytes())
     }
 }
 

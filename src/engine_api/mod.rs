@@ -26,4 +26,6 @@ pub mod transport;
 
 pub mod driver;
 
+pub mod blocking;
+
 pub mod adoption;

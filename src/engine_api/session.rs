@@ -169,6 +169,8 @@ pub struct Session {
     is_met: bool,
     poll_at_ns: u64,
     recovery: Recovery,
+    /// An INVALID, while the VALID blocks below it still become the head.
+    halting: Option<Halt>,
     status: ExecutionStatus,
 }
 
@@ -187,6 +189,7 @@ impl Session {
             is_met: false,
             poll_at_ns: now_ns,
             recovery: Recovery::default(),
+            halting: None,
             status: ExecutionStatus::new(Condition::Connecting),
         }
     }
@@ -280,6 +283,11 @@ impl Session {
             (_, Err(error)) => self.failed(call, error.to_string(), now_ns),
             (_, Ok(reply)) => self.failed(call, format!("an answer to another question: {reply:?}"), now_ns),
         }
+        if self.in_flight.is_none()
+            && let Some(halt) = self.halting.take()
+        {
+            self.halt(halt, out);
+        }
     }
 
     // ---- the way to a common block ----------------------------------------------------------------------------------------------------
@@ -290,6 +298,7 @@ impl Session {
             return self.offline(format!("the execution client does not offer {missing}"), now_ns);
         }
         self.status.connect_count += 1;
+        self.recovery.reconnected();
         self.read_head(out);
     }
 
@@ -383,6 +392,9 @@ impl Session {
     }
 
     fn serve(&mut self, now_ns: u64, chain: &impl OurChain, out: &mut Vec<Action>) {
+        if self.halting.is_some() {
+            return;
+        }
         let tip = chain.tip();
         if self.valid > self.head && (self.valid >= tip || self.valid - self.head >= BLOCKS_PER_FORKCHOICE_MAX) {
             self.call(Call::Forkchoice { number: self.valid }, out);
@@ -412,7 +424,12 @@ impl Session {
                 let call = Call::NewPayload { number };
                 self.failed(call, wrong_latest_valid(number, hash, &status), now_ns);
             }
-            Verdict::Invalid | Verdict::InvalidBlockHash => self.halt(Halt::Invalid { number, hash, status }, out),
+            Verdict::Invalid | Verdict::InvalidBlockHash => {
+                self.halting = Some(Halt::Invalid { number, hash, status });
+                if self.valid > self.head {
+                    self.call(Call::Forkchoice { number: self.valid }, out);
+                }
+            }
             Verdict::Syncing | Verdict::Accepted => {
                 let why = format!("{} to block {number}, with its head on block {}", status.verdict.name(), self.head);
                 self.stalled(why, now_ns, out);
@@ -449,6 +466,9 @@ impl Session {
 
     /// The client answers and does not get on.
     fn stalled(&mut self, why: String, now_ns: u64, out: &mut Vec<Action>) {
+        if self.halting.is_some() {
+            return;
+        }
         let step = self.recovery.stalled(self.head, now_ns, self.settings.stall_ns);
         self.status.condition = Condition::Stalled;
         self.status.why.clone_from(&why);

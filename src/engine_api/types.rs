@@ -21,6 +21,8 @@ pub enum Method {
     /// `eth_getBlockByNumber`, for all that it shows.
     ReadBlock,
     GetPayloadBodiesByRangeV1,
+    /// A read that a client of ours asked for, passed on by its name.
+    Proxied(&'static str),
 }
 
 impl Method {
@@ -32,6 +34,7 @@ impl Method {
             Self::ForkchoiceUpdatedV3 => "engine_forkchoiceUpdatedV3",
             Self::GetBlockByNumber | Self::ReadBlock => "eth_getBlockByNumber",
             Self::GetPayloadBodiesByRangeV1 => "engine_getPayloadBodiesByRangeV1",
+            Self::Proxied(name) => name,
             Self::SetHead => "debug_setHead",
         }
     }
@@ -228,7 +231,7 @@ pub fn parse_reply(method: Method, body: &[u8]) -> Result<Reply, CallError> {
             .map(|block| Reply::Block(Some(block)))
             .ok_or_else(|| CallError::malformed(method, "a block without number or hash", &text())),
         Method::SetHead => Ok(Reply::Done),
-        Method::ReadBlock | Method::GetPayloadBodiesByRangeV1 => Ok(Reply::Value(result)),
+        Method::ReadBlock | Method::GetPayloadBodiesByRangeV1 | Method::Proxied(_) => Ok(Reply::Value(result)),
     }
 }
 

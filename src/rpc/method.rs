@@ -13,6 +13,8 @@ pub enum Class {
     Submit,
     /// The ingress shard; the connection must be a WebSocket.
     Subscribe,
+    /// The execution client, asked by a thread of the query pool; `verified` only.
+    Proxy,
 }
 
 impl Class {
@@ -25,6 +27,7 @@ impl Class {
             Self::Query => "query",
             Self::Submit => "submit",
             Self::Subscribe => "subscribe",
+            Self::Proxy => "proxy",
         }
     }
 }
@@ -114,6 +117,15 @@ methods! {
     DebugExecutionWitness "debug_executionWitness" Query,
     DebugGenerateWitness "debug_generateWitness" Query,
     DebugGenerateBlockWitness "debug_generateBlockWitness" Query,
+    // The allow-list of reads that the execution client answers for us: never anything that changes it, signs, or costs it much.
+    CreateAccessList "eth_createAccessList" Proxy,
+    BlobBaseFee "eth_blobBaseFee" Proxy,
+    GetHeaderByNumber "eth_getHeaderByNumber" Proxy,
+    GetHeaderByHash "eth_getHeaderByHash" Proxy,
+    GetRawTransactionByBlockHashAndIndex "eth_getRawTransactionByBlockHashAndIndex" Proxy,
+    GetRawTransactionByBlockNumberAndIndex "eth_getRawTransactionByBlockNumberAndIndex" Proxy,
+    GetUncleCountByBlockHash "eth_getUncleCountByBlockHash" Proxy,
+    GetUncleCountByBlockNumber "eth_getUncleCountByBlockNumber" Proxy,
 }
 
 impl Method {

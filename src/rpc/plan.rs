@@ -11,7 +11,7 @@ use crate::rpc::error::RpcError;
 use crate::rpc::json::{self, Object};
 use crate::rpc::limits::{SYNC_WAIT_MS_DEFAULT, SYNC_WAIT_MS_MAX};
 use crate::rpc::log_filter::LogFilter;
-use crate::rpc::method::Method;
+use crate::rpc::method::{Class, Method};
 use crate::rpc::params::{BlockId, Params};
 use crate::rpc::source::TxView;
 use crate::rpc::subscription::{SubscriptionId, SubscriptionKind};
@@ -96,7 +96,10 @@ pub fn plan<'p>(method: Method, params: &'p [u8], view: &View<'_>, out: &mut Vec
         _ if method.is_debug() && !view.settings.debug_enabled => {
             Err(RpcError::method_not_found(method.name().as_bytes()))
         }
-        _ if method.class() == crate::rpc::Class::Query => Ok(Plan::Query),
+        _ if method.class() == Class::Proxy && !view.settings.proxy_enabled => {
+            Err(RpcError::method_not_found(method.name().as_bytes()))
+        }
+        _ if matches!(method.class(), Class::Query | Class::Proxy) => Ok(Plan::Query),
         _ => {
             Params::parse(params, 0)?;
             constant(method, view, out);

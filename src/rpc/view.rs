@@ -18,6 +18,8 @@ pub struct Settings {
     pub client_version: String,
     /// Whether `debug_*` is served.
     pub debug_enabled: bool,
+    /// Whether an execution client answers what we do not serve.
+    pub proxy_enabled: bool,
     /// What `eth_maxPriorityFeePerGas` says while blocks are not full.
     pub priority_fee_min_wei: u128,
 }

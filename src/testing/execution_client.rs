@@ -75,6 +75,8 @@ pub struct FakeClient {
     /// Highest head that it ever had on the chain that it is fed.
     pub head_max: u64,
     pub set_head_offered: bool,
+    /// It was restarted since the last call, which the connection did not survive.
+    is_restarted: bool,
 }
 
 impl Default for FakeClient {
@@ -87,6 +89,7 @@ impl Default for FakeClient {
             invalid: None,
             head_max: 0,
             set_head_offered: true,
+            is_restarted: false,
         };
         client.wipe();
         client
@@ -105,6 +108,7 @@ impl FakeClient {
         self.canonical = vec![genesis];
         self.known = BTreeMap::from([(genesis, 0)]);
         self.damage = Damage::None;
+        self.is_restarted = true;
     }
 
     /// `kill -9`: the head goes back by `lost` blocks.
@@ -116,13 +120,14 @@ impl FakeClient {
             self.known.retain(|_, number| *number <= head);
         }
         self.damage = damage;
+        self.is_restarted = true;
     }
 
     /// Stands on blocks of another chain from `number` on.
     pub fn diverge(&mut self, number: u64, count: u64) {
         self.canonical.truncate(number as usize);
         for number in number..number + count {
-            let hash = hash_of(number, u64::MAX);
+            let hash = if number == 0 { B256::repeat_byte(0x77) } else { hash_of(number, u64::MAX) };
             self.canonical.push(hash);
             self.known.insert(hash, number);
         }
@@ -134,6 +139,9 @@ impl FakeClient {
     /// As a transport would report it.
     pub fn handle(&mut self, call: Call, chain: &HashChain) -> Result<Reply, CallError> {
         let method = call.method(Fork::Osaka);
+        if std::mem::take(&mut self.is_restarted) && call != Call::ExchangeCapabilities {
+            return Err(CallError::Unreachable { address: "fake".to_owned(), what: "connection reset".to_owned() });
+        }
         let timed_out = || CallError::TimedOut { method: method.name(), limit_ms: 8_000 };
         match self.fault {
             Fault::Down => {

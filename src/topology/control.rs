@@ -9,6 +9,7 @@ use crate::chain::ChainReader;
 use crate::config::Config;
 use crate::config::execution::ExecutionMode;
 use crate::config::genesis::ChainSpec;
+use crate::engine_api::blocking::BlockingSettings;
 use crate::engine_api::driver::ControlSeat;
 use crate::engine_api::files::{CheckedMark, Evidence};
 use crate::engine_api::jwt::Secret;
@@ -64,6 +65,11 @@ impl Verification {
             cells.halt();
         }
         cells
+    }
+
+    /// How query threads reach the client with reads that are not served here.
+    pub fn reads(&self, config: &Config) -> BlockingSettings {
+        BlockingSettings::reads(&config.execution, self.secret.clone())
     }
 
     /// The control thread's seat.

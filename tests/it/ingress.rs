@@ -28,6 +28,7 @@ fn start(flags: &[(&str, &str)]) -> Running {
         chain_id: CHAIN_ID,
         client_version: "test".to_owned(),
         debug_enabled: true,
+        proxy_enabled: false,
         priority_fee_min_wei: 1,
     };
     launch(&config, &spec, &settings).expect("started")

@@ -1,7 +1,7 @@
 //! The ladder out of a stall: how long there was no progress, what was tried, what comes next.
 
-/// How often a client's head is set before it is called stuck; forgotten once it has caught up. Twice, because a kill during the first
-/// recovery is as likely as the first kill.
+/// How often a client's head is set before it is called stuck; forgotten once it has caught up, and with every new connection, which may be
+/// to a client that was restarted.
 const REWINDS_MAX: u32 = 2;
 
 /// What to do about a client that answers and does not get on.
@@ -42,6 +42,13 @@ impl Recovery {
         }
         self.head = head;
         self.stalled_since_ns.is_none()
+    }
+
+    /// The client may be another process than before.
+    pub fn reconnected(&mut self) {
+        self.rewind_count = 0;
+        self.cannot_rewind = false;
+        self.is_stuck = false;
     }
 
     /// Patience would not help: the client says that all is well and does nothing.

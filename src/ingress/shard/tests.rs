@@ -59,6 +59,7 @@ fn fixture_with(change: impl FnOnce(&mut ShardSeat)) -> Fixture {
         chain_id: CHAIN_ID,
         client_version: "test".to_owned(),
         debug_enabled: false,
+        proxy_enabled: false,
         priority_fee_min_wei: 1,
     };
     let http = HttpConfig {

@@ -266,6 +266,7 @@ pub fn settings() -> Settings {
         chain_id: CHAIN_ID,
         client_version: "native-sequencer/test".to_owned(),
         debug_enabled: true,
+        proxy_enabled: false,
         priority_fee_min_wei: 1,
     }
 }

@@ -247,6 +247,15 @@ fn rows(method: Method, chain: &Chain) -> Vec<String> {
         }
         Method::DebugGenerateWitness => vec!["[\"0x00\"]".to_owned()],
         Method::Sha3 => vec!["[\"0x00\"]".to_owned()],
+        // The execution client answers, and knows only what is durable here.
+        Method::CreateAccessList
+        | Method::BlobBaseFee
+        | Method::GetHeaderByNumber
+        | Method::GetHeaderByHash
+        | Method::GetRawTransactionByBlockHashAndIndex
+        | Method::GetRawTransactionByBlockNumberAndIndex
+        | Method::GetUncleCountByBlockHash
+        | Method::GetUncleCountByBlockNumber => vec!["[]".to_owned()],
         // What subscribers hear: below.
         Method::Subscribe => vec!["[\"newHeads\"]".to_owned()],
         Method::Unsubscribe => vec!["[\"0x0000000000000001\"]".to_owned()],

@@ -194,6 +194,7 @@ fn every_block_has_the_same_hash_on_both_sides() {
         pair.send_round();
         pair.settles();
     }
+    check_proxied_reads(&pair);
     let folder = pair.sequencer.take().expect("it runs").stop();
     // The same by the IPC socket.
     pair.use_ipc = true;
@@ -204,6 +205,21 @@ fn every_block_has_the_same_hash_on_both_sides() {
     }
     println!("{} blocks, {} transactions: same hashes", pair.latest(), pair.sent);
     pair.sequencer.take().expect("it runs").stop();
+}
+
+/// Reads that we do not serve come from the client; what changes it is never passed on.
+#[track_caller]
+fn check_proxied_reads(pair: &Pair) {
+    let proof = json!([pair.senders[0], ["0x0"], format!("{:#x}", pair.latest())]);
+    assert_eq!(pair.rpc().call("eth_getProof", proof.clone()), pair.geth.rpc.call("eth_getProof", proof));
+    let error = pair.rpc().try_call("eth_getProof", json!(["0x12"])).expect_err("an address has 20 bytes");
+    assert_eq!(error, pair.geth.rpc.try_call("eth_getProof", json!(["0x12"])).expect_err("an address has 20 bytes"));
+    for method in
+        ["debug_setHead", "admin_peers", "engine_newPayloadV4", "testing_commitBlockV1", "eth_sendTransaction"]
+    {
+        let error = pair.rpc().try_call(method, json!([])).expect_err("it is not on the list");
+        assert_eq!(error.code, -32601, "{method}: {error:?}");
+    }
 }
 
 #[test]
@@ -344,7 +360,7 @@ fn an_invalid_block_halts_with_evidence() {
     assert_eq!(std::fs::read_to_string(dir.join("verdict.txt")).expect("the verdict"), reason);
     let request = std::fs::read(dir.join("request.json")).expect("the request");
     let request: Value = serde_json::from_slice(&request).expect("it is JSON");
-    assert!(quantity(&request[0]["blockNumber"]) > latest, "the accused block is not latest");
+    assert_eq!(quantity(&request[0]["blockNumber"]), latest + 1, "the block above latest is the accused one");
 
     // It stays halted, and goes on reading.
     pair.start_sequencer(folder);

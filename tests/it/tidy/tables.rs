@@ -11,7 +11,9 @@ pub const IMPORTS: &[(&str, &[&str])] = &[
         &[
             "builder",
             "chain",
+            "codec",
             "config",
+            "crypto",
             "engine_api",
             "ingress",
             "journal",
@@ -70,7 +72,7 @@ pub const IMPORTS: &[(&str, &[&str])] = &[
             "witness",
         ],
     ),
-    ("rpc::query_pool", &["chain", "config", "messages", "primitives", "ring", "runtime", "topology"]),
+    ("rpc::query_pool", &["chain", "config", "engine_api", "messages", "primitives", "ring", "runtime", "topology"]),
     ("mempool", &["primitives"]),
     ("builder", &["mempool", "primitives", "ring", "state"]),
     ("builder::journal_outbox", &["journal", "limits", "messages", "primitives", "ring"]),
@@ -100,6 +102,8 @@ pub const IMPORTS: &[(&str, &[&str])] = &[
     ("engine_api", &["codec", "primitives", "ring"]),
     ("engine_api::transport", &["config"]),
     ("engine_api::driver", &["builder", "chain", "config", "limits", "primitives", "ring", "runtime", "topology"]),
+    ("engine_api::blocking", &["config", "runtime"]),
+    ("engine_api::adoption", &["config", "primitives"]),
     (
         "testing",
         &[
@@ -188,7 +192,7 @@ pub const ONLY_IN: &[(&str, &[&str], &str)] = &[
     ("mpsc::channel", &[], "every channel has a bound and a policy for when it is full"),
     (
         "tokio",
-        &["engine_api::driver", "engine_api::transport"],
+        &["engine_api::driver", "engine_api::transport", "engine_api::blocking"],
         "the control thread's runtime; the data plane has no second one",
     ),
     ("hyper", &["engine_api::transport"], "HTTP towards peers can be replaced only while one file knows it"),
