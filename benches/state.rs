@@ -304,13 +304,14 @@ impl Bench {
             self.reader.storage(&contract, U256::from(number)).expect("nodes are sound");
         }
     }
+}
 
-    /// Bytes of what is alive: what moving it all writes.
-    fn live_bytes(&mut self) -> u64 {
-        let before = self.store.written_bytes();
-        self.store.compact().expect("nodes are sound");
-        self.store.written_bytes() - before
-    }
+/// Bytes of what is alive: what moving it all writes, once the pass that is under way has ended.
+fn live_bytes(store: &mut Store) -> u64 {
+    store.compact().expect("nodes are sound");
+    let before = store.written_bytes();
+    store.compact().expect("nodes are sound");
+    store.written_bytes() - before
 }
 
 fn address(number: u64) -> Address {
@@ -424,7 +425,7 @@ fn run(options: &Options) {
     bench.reads(options, "read-aged");
     let fields = json!({
         "open_ms": open_ms, "disk_bytes": space, "rss_bytes": rss, "rss_anon_bytes": anon,
-        "live_bytes": bench.live_bytes(), "root": root,
+        "live_bytes": live_bytes(&mut bench.store), "root": root,
     });
     options.print("end", fields);
 }
@@ -545,8 +546,7 @@ fn long(options: &Options) {
     let anon = proc_field("status", "RssAnon") << 10;
     drop(reader);
     store.put_syncer(syncer);
-    store.compact().expect("nodes are sound");
-    let live = store.written_bytes() - written;
+    let live = live_bytes(&mut store);
     let (commit, reclaim) = (Figures::sorted(run.commits_ms), Figures::sorted(run.reclaims_ms));
     let per_change = |bytes: u64| bytes as f64 / run.changes as f64;
     let us = |ns: &AtomicU64| ns.load(Ordering::Relaxed) as f64 / 1e3;
