@@ -263,8 +263,7 @@ fn spawn_state_files(
 ) -> Result<Arc<Doorbell>, LaunchError> {
     let sync_bell = Arc::new(Doorbell::for_thread());
     let syncer = store.take_syncer().expect("it is taken once, here");
-    let (gate, journal) = (Arc::clone(&shared.gate), Arc::clone(&shared.journal));
-    let seat = SyncSeat { syncer, doorbell: Arc::clone(&sync_bell), gate, journal };
+    let seat = SyncSeat { syncer, doorbell: Arc::clone(&sync_bell), gate: Arc::clone(&shared.gate) };
     let sync_shared = Arc::clone(shared);
     workers.push(spawn("state-sync", cores.unpinned(), move || {
         state_driver::run_syncer(seat, || sync_shared.is_closed()).map_err(|error| error.to_string())

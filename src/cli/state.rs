@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use clap::{Arg, ArgMatches, Command};
 
+use crate::runtime::bus_fault::watch_segments;
 use crate::state::StateReader;
 use crate::state::files::FileStore;
 use crate::state::files::recovery::open_offline;
@@ -39,6 +40,8 @@ pub fn run(matches: &ArgMatches) -> Result<()> {
         .or_else(|| path("data-dir").map(|dir| dir.join("state")))
         .context("--data-dir DIR is missing")?;
     let mut store = open_offline(&dir)?;
+    let (address, bytes, file_bytes) = store.mapped();
+    watch_segments(address, bytes, file_bytes).context("the handler for failed reads of mapped files")?;
     match name {
         "inspect" => inspect(&store),
         "verify" => return check(&store),

@@ -21,6 +21,7 @@ use crate::ring::{Consumer, Doorbell, Gate, Producer};
 use crate::runtime::clock;
 
 /// What journal, builder and chain threads tell each other without messages.
+#[derive(Default)]
 pub struct JournalCells {
     /// Only what is under way has room: nothing new is begun. Written by the journal thread.
     pub is_space_full: AtomicBool,
@@ -28,23 +29,8 @@ pub struct JournalCells {
     pub carry_below: AtomicU64,
     /// Everything up to here that the chain thread keeps is synced. Written by the thread that syncs.
     pub chain_synced: AtomicU64,
-    /// The older root slot of the state stands for this record: what comes behind may be needed to make the state again. `u64::MAX`: there is no
-    /// state that lags. Written by the thread that syncs the state.
-    pub state_held: AtomicU64,
     /// The disk had no room for the slot that the log wants. Written by the slot maker.
     pub is_disk_full: AtomicBool,
-}
-
-impl Default for JournalCells {
-    fn default() -> Self {
-        Self {
-            is_space_full: AtomicBool::new(false),
-            carry_below: AtomicU64::new(0),
-            chain_synced: AtomicU64::new(0),
-            state_held: AtomicU64::new(u64::MAX),
-            is_disk_full: AtomicBool::new(false),
-        }
-    }
 }
 
 /// Everything that the journal thread owns.
@@ -257,10 +243,8 @@ impl<S: Storage> Journal<S> {
             self.slot_asked = None;
             self.seat.log.slot_created(slot);
         }
-        // ORDERING: Acquires pair with the syncers' Releases: their syncs came before.
-        let cells = &self.seat.cells;
-        let synced = cells.chain_synced.load(Ordering::Acquire).min(cells.state_held.load(Ordering::Acquire));
-        let synced = Sequence(synced);
+        // ORDERING: Acquire pairs with the syncer's Release: its sync came before.
+        let synced = Sequence(self.seat.cells.chain_synced.load(Ordering::Acquire));
         if synced > self.chain_synced {
             self.chain_synced = synced;
             self.seat.log.chain_synced(synced);

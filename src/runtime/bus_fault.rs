@@ -39,8 +39,10 @@ pub fn watch_segments(address: usize, bytes: usize, file_bytes: usize) -> io::Re
 }
 
 extern "C" fn on_fault(_: i32, info: *mut libc::siginfo_t, _: *mut libc::c_void) {
-    // SAFETY: the kernel hands a valid structure to a handler with SA_SIGINFO, and for SIGBUS it holds an address.
-    let address = unsafe { (*info).si_addr() }.addr();
+    // SAFETY: the kernel hands a valid structure to a handler with SA_SIGINFO, which lives until the handler's end.
+    let info = unsafe { &*info };
+    // SAFETY: for SIGBUS the structure holds an address.
+    let address = unsafe { info.si_addr() }.addr();
     // ORDERING: Acquire pairs with the Release above.
     let start = WATCHED.address.load(Ordering::Acquire);
     let offset = address.wrapping_sub(start);

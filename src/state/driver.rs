@@ -2,12 +2,10 @@
 //! one that prepares segments.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::builder::block::{OpenBlock, SealedBlock};
 use crate::builder::sealing::Sealer;
-use crate::journal::driver::JournalCells;
 use crate::limits;
 use crate::messages::StateMessage;
 use crate::ring::{Consumer, Doorbell, Gate, Producer};
@@ -74,8 +72,6 @@ pub struct SyncSeat {
     pub doorbell: Arc<Doorbell>,
     /// No slot stands for more than the journal holds.
     pub gate: Arc<Gate>,
-    /// [`crate::journal::driver::JournalCells::state_held`].
-    pub journal: Arc<JournalCells>,
 }
 
 /// Syncs what the state thread commits, until `is_over`, and once more.
@@ -83,13 +79,10 @@ pub struct SyncSeat {
 /// # Errors
 /// A failed write or sync: nobody knows what is on the disk, so the process must stop.
 pub fn run_syncer(seat: SyncSeat, is_over: impl Fn() -> bool) -> Result<(), StateError> {
-    let SyncSeat { mut syncer, doorbell, gate, journal } = seat;
+    let SyncSeat { mut syncer, doorbell, gate } = seat;
     doorbell.adopt_current_thread();
-    let cells = syncer.cells();
     let mut was_over = false;
     loop {
-        // ORDERING: Release, after the syncs; pairs with the Acquire of the journal thread.
-        journal.state_held.store(cells.held_sequence.load(Ordering::Acquire), Ordering::Release);
         let has_synced = syncer
             .sync(gate.durable().0)
             .inspect_err(|error| tracing::error!(%error, "the state cannot be made durable"))?;
@@ -114,7 +107,7 @@ pub struct CareSeat {
     pub doorbell: Doorbell,
 }
 
-/// Keeps one segment of zeros ready, so that the state thread need not wait for one, and looks at a few leaves of the newest version at a time, until
+/// Makes a segment of zeros ready when the newest one is half full, so that the state thread need not wait for one, and looks at a few leaves of the newest version at a time, until
 /// `is_over`. Where the disk is full there is no segment, and the commit that needs one says so.
 ///
 /// # Errors
@@ -132,7 +125,10 @@ pub fn run_care(seat: CareSeat, is_over: impl Fn() -> bool) -> Result<(), StateE
                 tracing::debug!("every node of the state has been looked at");
             }
         }
-        match disk.prepare(segment_bytes) {
+        // Small states need no second segment for long.
+        let is_half_full =
+            cells.mark.load().as_ref().is_some_and(|mark| mark.end * 8 % segment_bytes >= segment_bytes / 2);
+        match if is_half_full { disk.prepare(segment_bytes) } else { Ok(false) } {
             Ok(_) | Err(StateError::Full { .. }) => {}
             Err(error) => {
                 tracing::error!(%error, "a segment of the state cannot be prepared");

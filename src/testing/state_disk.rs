@@ -206,7 +206,6 @@ impl Files {
 }
 
 /// As the kernel numbers them.
-
 const ENOENT: i32 = 2;
 const EIO: i32 = 5;
 

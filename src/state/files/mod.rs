@@ -181,7 +181,8 @@ impl FileStore {
         let step = step?;
         let bases = self.append(runs, false)?;
         let roots = Roots { accounts: resolve(step.roots.accounts, &bases), codes: resolve(step.roots.codes, &bases) };
-        let first = step.emptied_below.unwrap_or(version.space.first());
+        // In an empty state nothing was written behind the floor, which begins at a block.
+        let first = step.emptied_below.map_or(version.space.first(), |below| below.min(self.end));
         let moved = Version {
             stamp: version.stamp,
             root: version.root,
@@ -216,9 +217,9 @@ impl FileStore {
     pub fn compact(&mut self) -> Result<(), StateError> {
         let Some(newest) = self.retained.pop_back() else { return Ok(()) };
         self.retained = VecDeque::from([newest]);
-        let mut is_done = false;
-        while !is_done {
-            is_done = self.step((self.geometry.segment_words() / 16) as usize)?;
+        // The first ends a pass that was under way, the second is a whole one.
+        for _ in 0..2 {
+            while !self.step((self.geometry.segment_words() / 16) as usize)? {}
         }
         // Both slots must have let go of what was moved.
         let mut syncer = self.syncer.take();

@@ -75,11 +75,6 @@ impl Syncer {
         syncer
     }
 
-    #[must_use]
-    pub fn cells(&self) -> Arc<StateCells> {
-        Arc::clone(&self.cells)
-    }
-
     /// Makes the newest mark durable, when its journal record is and it is not yet. Answers whether it did anything.
     ///
     /// # Errors

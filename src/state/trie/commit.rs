@@ -49,15 +49,12 @@ pub fn is_spread(changes: &StateChanges) -> bool {
 ///
 /// # Errors
 /// Repeated accounts or slots, a node that is not sound, too many new nodes.
-pub fn commit<D: Draft>(
+pub fn commit<D: Draft + Send>(
     pool: &ThreadPool,
     parent: Link,
     draft: &mut D,
     changes: &StateChanges,
-) -> Result<Link, StateError>
-where
-    D: Send,
-{
+) -> Result<Link, StateError> {
     let mut commit = Commit { draft };
     if is_spread(changes) {
         pool.install(|| commit.apply(parent, &changes.accounts, true))

@@ -179,11 +179,19 @@ fn journal_command(name: &str, data: &Path, arguments: &[&str]) -> Output {
     output.expect("our binary starts")
 }
 
-/// `journal verify` must find nothing.
+/// `journal verify` must find nothing, and neither must `state verify`, where a state was begun.
 #[track_caller]
 fn verify(data: &Path, arguments: &[&str]) {
-    let output = journal_command("verify", data, arguments);
+    check_verified("journal", &journal_command("verify", data, arguments));
+    if data.join("state/roots").is_file() {
+        let output = command().args(["state", "verify", "--data-dir"]).arg(data).output();
+        check_verified("state", &output.expect("our binary starts"));
+    }
+}
+
+#[track_caller]
+fn check_verified(what: &str, output: &Output) {
     let (out, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "journal verify: {}\n{out}{errors}", output.status);
-    assert!(out.starts_with("ok: "), "journal verify: {out}");
+    assert!(output.status.success(), "{what} verify: {}\n{out}{errors}", output.status);
+    assert!(out.starts_with("ok: "), "{what} verify: {out}");
 }

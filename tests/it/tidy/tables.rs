@@ -53,7 +53,7 @@ pub const IMPORTS: &[(&str, &[&str])] = &[
     ("state::memory", &["crypto"]),
     ("state::trie", &["crypto"]),
     ("state::files", &["crypto", "runtime"]),
-    ("state::driver", &["builder", "journal", "limits", "messages", "ring", "runtime"]),
+    ("state::driver", &["builder", "limits", "messages", "ring", "runtime"]),
     ("witness", &[]),
     ("journal", &["builder", "chain", "crypto", "mempool", "primitives"]),
     ("journal::rollback", &["codec", "primitives"]),
