@@ -94,10 +94,8 @@ pub fn run(seat: BuilderSeat, mut core: Core) -> Result<(), BuilderError> {
         while let Some(block) = sealed.pop() {
             core.on_sealed(block, &mut effects);
         }
-        let execution = &effects.shared.execution;
-        let checked = execution.checked();
-        let (is_met, is_halted) = (execution.is_met(), execution.is_halted());
-        core.on_verdict(checked, is_met, is_halted, &mut effects);
+        let verdict = effects.shared.execution.verdict();
+        core.on_verdict(verdict.checked, verdict.is_met, verdict.is_halted, &mut effects);
         effects.durable = effects.shared.gate.durable();
         let mut message_count = 0;
         for (index, inbox) in inboxes.iter_mut().enumerate() {
@@ -121,8 +119,7 @@ pub fn run(seat: BuilderSeat, mut core: Core) -> Result<(), BuilderError> {
                 !sealed.is_empty()
                     || inboxes.iter().any(|inbox| !inbox.is_empty())
                     || effects.shared.is_stopping()
-                    || effects.shared.execution.checked() != checked
-                    || effects.shared.execution.is_met() != is_met
+                    || effects.shared.execution.verdict() != verdict
                     || awaited.is_some_and(|awaited| awaited <= effects.shared.gate.durable())
             });
         }

@@ -151,11 +151,7 @@ fn open_chain(config: &Config, spec: &ChainSpec, data_dir: &Path) -> Result<Open
         group_bytes_max: limits::JOURNAL_GROUP_BYTES_MAX,
         segments_kept_max: config.journal.segments_kept_max,
     };
-    let scanned = if config.execution.mode == ExecutionMode::Verified {
-        adopted(config, spec, data_dir, settings, scanned, &mut storage, &reader)?
-    } else {
-        scanned
-    };
+    let scanned = adopted(config, spec, data_dir, settings, scanned, &mut storage, &reader)?;
     let mut replay = Replay::new(spec, &mut store, genesis);
     let (log, Resumed { start, sequence }) = match scanned {
         None => {
@@ -194,7 +190,7 @@ fn open_chain(config: &Config, spec: &ChainSpec, data_dir: &Path) -> Result<Open
     })
 }
 
-/// The journal after what the execution client has above it was read into it.
+/// The journal after what the execution client has above it was read into it; in `embedded` as it was.
 fn adopted(
     config: &Config,
     spec: &ChainSpec,
@@ -204,6 +200,9 @@ fn adopted(
     storage: &mut FileStorage,
     reader: &ChainReader,
 ) -> Result<Option<Scan<SlotBytes>>, LaunchError> {
+    if config.execution.mode == ExecutionMode::Embedded {
+        return Ok(scanned);
+    }
     if scanned.is_none() && reader.latest_number().unwrap_or(0) > 0 {
         // Without its journal the chain cannot be continued, whatever the client has.
         return Ok(scanned);
