@@ -772,6 +772,8 @@ fn invalid_reason(invalid: &InvalidTransaction) -> Invalid {
 }
 
 #[cfg(test)]
+mod checked_tests;
+#[cfg(test)]
 mod conditional_tests;
 #[cfg(test)]
 mod differential_tests;

@@ -61,14 +61,7 @@ pub fn run(seat: BuilderSeat, mut core: Core) -> Result<(), BuilderError> {
     doorbell.adopt_current_thread();
     core.use_block_memory(Arc::clone(&shared.block_memory));
     let mut clock = BlockClock::new(clock::monotonic_ns(), clock::wall_unix_ns());
-    let (mut inboxes, outboxes): (Vec<_>, Vec<_>) = shards
-        .into_iter()
-        .map(|rings| {
-            let outbox =
-                Outbox { replies: rings.replies, freed: rings.freed, doorbell: rings.doorbell, must_ring: false };
-            (rings.from_shard, outbox)
-        })
-        .unzip();
+    let (mut inboxes, outboxes): (Vec<_>, Vec<_>) = shards.into_iter().map(ShardRings::split).unzip();
     let durable = shared.gate.durable();
     let mut effects = RingEffects {
         outboxes,
@@ -94,10 +87,8 @@ pub fn run(seat: BuilderSeat, mut core: Core) -> Result<(), BuilderError> {
         while let Some(block) = sealed.pop() {
             core.on_sealed(block, &mut effects);
         }
-        let execution = &effects.shared.execution;
-        let checked = execution.checked();
-        let (is_met, is_halted) = (execution.is_met(), execution.is_halted());
-        core.on_verdict(checked, is_met, is_halted, &mut effects);
+        let verdict = effects.shared.execution.verdict();
+        core.on_verdict(verdict.checked, verdict.is_met, verdict.is_halted, &mut effects);
         effects.durable = effects.shared.gate.durable();
         let mut message_count = 0;
         for (index, inbox) in inboxes.iter_mut().enumerate() {
@@ -121,8 +112,7 @@ pub fn run(seat: BuilderSeat, mut core: Core) -> Result<(), BuilderError> {
                 !sealed.is_empty()
                     || inboxes.iter().any(|inbox| !inbox.is_empty())
                     || effects.shared.is_stopping()
-                    || effects.shared.execution.checked() != checked
-                    || effects.shared.execution.is_met() != is_met
+                    || effects.shared.execution.verdict() != verdict
                     || awaited.is_some_and(|awaited| awaited <= effects.shared.gate.durable())
             });
         }
@@ -159,6 +149,13 @@ fn idle(doorbell: &Doorbell, wait: Wait, next: NextTurn, now: Now, has_work: imp
         _ => limits::PARK_NS_MAX,
     };
     doorbell.park(Some(Duration::from_nanos(timeout_ns)), has_work);
+}
+
+impl ShardRings {
+    fn split(self) -> (Consumer<IngressMessage>, Outbox) {
+        let Self { from_shard, replies, freed, doorbell } = self;
+        (from_shard, Outbox { replies, freed, doorbell, must_ring: false })
+    }
 }
 
 struct Outbox {

@@ -55,7 +55,16 @@ impl RemoteChain {
         })
     }
 
-    /// A block of the canonical chain; `None` where there is none.
+    /// Hash of a block of the canonical chain; `None` where there is none.
+    ///
+    /// # Errors
+    /// As [`CallError`] has them.
+    pub fn hash(&mut self, number: u64) -> Result<Option<B256>, CallError> {
+        let shown = self.ask(Method::ReadBlock, format!(r#"["{number:#x}",false]"#))?;
+        Ok(remote_block(&shown).map(|block| block.hash))
+    }
+
+    /// A block of the canonical chain but block 0; `None` where there is none.
     ///
     /// # Errors
     /// As [`CallError`] has them; a block that lacks a field.

@@ -65,6 +65,13 @@ impl CheckedMark {
         Ok((mark, number))
     }
 
+    /// What the mark says, before the chain is there to compare it with; `None` without one. [`CheckedMark::open`] says what is wrong with it.
+    #[must_use]
+    pub fn number(data_dir: &Path) -> Option<u64> {
+        let text = std::fs::read_to_string(data_dir.join("el-checked")).ok()?;
+        parse_mark(&text).map(|(number, _)| number)
+    }
+
     /// Rewrites the mark, without a sync.
     ///
     /// # Errors
@@ -171,7 +178,9 @@ mod tests {
         mark.set(10, B256::ZERO).unwrap();
         let error = open(30).err().unwrap().to_string();
         assert!(error.contains("says that block 10 is 0x00") && error.contains("the chain has 0x0a"), "{error}");
+        assert!(CheckedMark::number(&dir).is_some());
         std::fs::write(dir.join("el-checked"), "00000000000000000010").unwrap();
+        assert_eq!(CheckedMark::number(&dir), None);
         assert!(matches!(open(30), Err(FileError::Damaged { .. })));
         std::fs::remove_dir_all(&dir).unwrap();
     }

@@ -65,6 +65,15 @@ impl ExecutionStatus {
     }
 }
 
+/// What the builder core has to know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClientVerdict {
+    /// Number of the newest block that may be `latest`.
+    pub checked: u64,
+    pub is_met: bool,
+    pub is_halted: bool,
+}
+
 /// The cells.
 pub struct ExecutionCells {
     checked: AtomicU64,
@@ -103,6 +112,12 @@ impl ExecutionCells {
     pub fn checked(&self) -> u64 {
         // ORDERING: Acquire pairs with the Release in `set_checked`: the verdict came before.
         self.checked.load(Ordering::Acquire)
+    }
+
+    /// Everything that the builder core has to know: three loads.
+    #[must_use]
+    pub fn verdict(&self) -> ClientVerdict {
+        ClientVerdict { checked: self.checked(), is_met: self.is_met(), is_halted: self.is_halted() }
     }
 
     /// Runs on: control thread. Never goes back.

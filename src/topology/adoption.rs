@@ -57,10 +57,9 @@ pub fn adopt(
     if head.number <= number {
         return Ok(0);
     }
-    match client.block(number)? {
-        Some(common) if common.hash == hash => {}
+    if client.hash(number)? != Some(hash) {
         // Another chain: the control thread says where it parts from ours.
-        _ => return Ok(0),
+        return Ok(0);
     }
     tracing::info!(from = number + 1, to = head.number, "adopting blocks of the execution client");
     let mut log = log(storage)?;

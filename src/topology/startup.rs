@@ -14,6 +14,7 @@ use crate::chain::{ChainLimits, ChainReader, ChainWriter};
 use crate::config::Config;
 use crate::config::execution::ExecutionMode;
 use crate::config::genesis::ChainSpec;
+use crate::engine_api::files::CheckedMark;
 use crate::journal::file_storage::{FileStorage, SlotBytes, SyncMode, WriteEngine};
 use crate::journal::history::History;
 use crate::journal::log::{Log, LogSettings};
@@ -124,13 +125,7 @@ impl Opened {
 /// Opens journal, chain database and state, writes block 0 into empty ones, and executes what the state does not have yet.
 fn open_chain(config: &Config, spec: &ChainSpec, data_dir: &Path) -> Result<Opened, LaunchError> {
     let journal_dir = config.journal.dir.clone().unwrap_or_else(|| data_dir.join("journal"));
-    let sync = if config.journal.sync { SyncMode::Always } else { SyncMode::Off };
-    let engine = if config.journal.is_asynchronous { WriteEngine::IoUring } else { WriteEngine::Pwritev2 };
-    let mut storage = FileStorage::open(&journal_dir, sync, engine)?;
-    if !config.journal.sync {
-        tracing::warn!("journal.sync is off: what is acknowledged does not survive a power cut");
-    }
-    tracing::info!(mode = storage.mode_name(), dir = %journal_dir.display(), "journal");
+    let mut storage = open_journal(config, &journal_dir)?;
     let scanned = scan(&mut storage)?;
     let chain_limits =
         ChainLimits { status_retention_ms: config.status_retention_ns / 1_000_000, ..ChainLimits::default() };
@@ -149,30 +144,20 @@ fn open_chain(config: &Config, spec: &ChainSpec, data_dir: &Path) -> Result<Open
     };
     let state_dir = config.state.dir.clone().unwrap_or_else(|| data_dir.join("state"));
     let stored = StoredState { config, dir: &state_dir, hash_pool: &hash_pool };
-    let (mut store, base) = stored.open(&reader, tip)?;
+    // The newest block that was shown is executed again too: it is what is shown until the execution client has checked more.
+    let shown = match config.execution.mode {
+        ExecutionMode::Verified => CheckedMark::number(data_dir).unwrap_or(tip),
+        _ => tip,
+    };
+    let (mut store, base) = stored.open(&reader, tip.min(shown))?;
     let settings = LogSettings {
         segment_bytes: config.journal.segment_bytes,
         group_bytes_max: limits::JOURNAL_GROUP_BYTES_MAX,
         segments_kept_max: config.journal.segments_kept_max,
     };
-    let (mut replay, genesis_hash) = match (base, stored_genesis) {
-        (Some(base), Some(hash)) => (Replay::resume(spec, &mut store, base, &reader)?, hash),
-        _ => {
-            let genesis = replay::genesis_block(spec, &mut store).map_err(replay::ReplayError::from)?;
-            if stored_genesis.is_none() {
-                writer.append(&Recorder::default().record(&genesis).0)?;
-            }
-            let hash = genesis.hash;
-            (Replay::new(spec, &mut store, genesis), hash)
-        }
-    };
-    let (scanned, history) = if config.execution.mode == ExecutionMode::Verified {
-        let scanned = adopted(config, spec, data_dir, settings, scanned, &mut storage, &reader)?;
-        let history = scanned.as_ref().map(|scanned| History::read(scanned.records())).transpose()?;
-        (scanned, history)
-    } else {
-        (scanned, history)
-    };
+    let (mut replay, genesis_hash) = stand(spec, &mut store, base, stored_genesis, &mut writer, &reader)?;
+    let scanned = adopted(config, spec, data_dir, settings, scanned, &mut storage, &reader)?;
+    let history = scanned.as_ref().map(|scanned| History::read(scanned.records())).transpose()?;
     let (log, Resumed { start, sequence }) = match scanned.as_ref().zip(history.as_ref()) {
         None => (begin_journal(settings, &mut storage)?, Resumed::default()),
         Some((scanned, history)) => {
@@ -203,6 +188,37 @@ fn open_chain(config: &Config, spec: &ChainSpec, data_dir: &Path) -> Result<Open
         data_dir,
         temporary_dir,
     })
+}
+
+fn open_journal(config: &Config, dir: &Path) -> Result<FileStorage, LaunchError> {
+    let sync = if config.journal.sync { SyncMode::Always } else { SyncMode::Off };
+    let engine = if config.journal.is_asynchronous { WriteEngine::IoUring } else { WriteEngine::Pwritev2 };
+    let storage = FileStorage::open(dir, sync, engine)?;
+    if !config.journal.sync {
+        tracing::warn!("journal.sync is off: what is acknowledged does not survive a power cut");
+    }
+    tracing::info!(mode = storage.mode_name(), dir = %dir.display(), "journal");
+    Ok(storage)
+}
+
+/// A replay that stands on what the state files hold, or on block 0, which is written where none is stored; and the hash of block 0.
+fn stand<'s>(
+    spec: &'s ChainSpec,
+    store: &'s mut Store,
+    base: Option<Base>,
+    stored_genesis: Option<B256>,
+    writer: &mut ChainWriter,
+    reader: &ChainReader,
+) -> Result<(Replay<'s, Store>, B256), LaunchError> {
+    if let (Some(base), Some(hash)) = (base, stored_genesis) {
+        return Ok((Replay::resume(spec, store, base, reader)?, hash));
+    }
+    let genesis = replay::genesis_block(spec, store).map_err(replay::ReplayError::from)?;
+    if stored_genesis.is_none() {
+        writer.append(&Recorder::default().record(&genesis).0)?;
+    }
+    let hash = genesis.hash;
+    Ok((Replay::new(spec, store, genesis), hash))
 }
 
 /// The hash of the stored block 0, which must be the configured one; `None` when nothing is stored.
@@ -274,7 +290,7 @@ pub fn hash_pool(threads: usize) -> Result<rayon::ThreadPool, rayon::ThreadPoolB
     rayon::ThreadPoolBuilder::new().num_threads(threads).thread_name(|index| format!("hash-{index}")).build()
 }
 
-/// The journal after what the execution client has above it was read into it.
+/// The journal after what the execution client has above it was read into it; in `embedded` as it was.
 fn adopted(
     config: &Config,
     spec: &ChainSpec,
@@ -284,6 +300,9 @@ fn adopted(
     storage: &mut FileStorage,
     reader: &ChainReader,
 ) -> Result<Option<Scan<SlotBytes>>, LaunchError> {
+    if config.execution.mode == ExecutionMode::Embedded {
+        return Ok(scanned);
+    }
     if scanned.is_none() && reader.latest_number().unwrap_or(0) > 0 {
         // Without its journal the chain cannot be continued, whatever the client has.
         return Ok(scanned);

@@ -357,8 +357,9 @@ impl<R: StateReader> JournalTr for WitnessJournal<R> {
 
     #[inline]
     fn discard_tx(&mut self) {
-        self.drop_places();
+        // The entries that are taken back name the places.
         JournalTr::discard_tx(&mut self.inner);
+        self.drop_places();
     }
 
     #[inline]

@@ -7,6 +7,7 @@ use crate::builder::block::Heads;
 use crate::mempool::{EndState, Impossible, Reject};
 use crate::messages::{BuilderAnswer, BuilderRead, LiveStatus, PooledTx, Refusal, SubmitWait, Unready};
 use crate::primitives::{Address, B256, Bytes, Sequence, U256};
+use crate::rpc::params::BlockId;
 use crate::rpc::{
     Method, Plan, Rendered, View, end_error, plan, refusal_error, render_builder_answer, render_preconfirmed,
     unready_error,
@@ -52,6 +53,26 @@ fn outcome(method: &str, params: &str, durable: u64) -> String {
         Ok(Plan::Unsubscribe(id)) => format!("unsubscribe of shard {}", id.shard().0),
         Err(error) => format!("{} {}", error.code, error.message),
     }
+}
+
+#[test]
+fn blocks_without_a_verdict_are_neither_latest_nor_pending() {
+    let (newest, settings) = (chain(), settings());
+    let heads = Heads::checked(std::sync::Arc::clone(&newest.recent), None, 3);
+    let view = View { heads: &heads, durable: Sequence(9), settings: &settings };
+    assert_eq!((view.latest_number(), view.tip().header.number), (3, 5));
+    assert_eq!(view.number(BlockId::Pending), Ok(6));
+    assert_eq!(view.number(BlockId::Safe), Ok(3));
+    assert!(view.recent(3).is_some() && view.recent(4).is_none());
+    let hidden = newest.recent[1].hash;
+    assert!(view.recent_by_hash(&hidden).is_none());
+    assert!(view.state_at(BlockId::Number(4)).is_err());
+    // What waits for the journal waits, whoever has checked it.
+    let all = Heads::checked(std::sync::Arc::clone(&newest.recent), None, u64::MAX);
+    let view = View { heads: &all, durable: Sequence(8), settings: &settings };
+    assert_eq!((view.latest_number(), view.tip().header.number), (4, 4));
+    // Memory that does not reach down to what was checked shows its oldest block.
+    assert_eq!(Heads::checked(std::sync::Arc::clone(&newest.recent), None, 1).latest.header.number, 3);
 }
 
 #[track_caller]

@@ -211,3 +211,29 @@ fn subscriptions_are_counted_and_removed() {
         assert_eq!(SubscriptionId::parse(bad), None);
     }
 }
+
+#[test]
+fn a_head_is_announced_when_it_is_checked_and_its_transactions_before() {
+    let genesis = memory_block(None, Vec::new());
+    let blocks = [next(&genesis, 1), next(&next(&genesis, 1), 1)];
+    let state = state(Vec::new());
+    let sealed = heads(&[genesis, blocks[0].clone(), blocks[1].clone()], &state, None).recent;
+    let at = |checked| Heads::checked(Arc::clone(&sealed), None, checked);
+    let before = Heads::checked(sealed[..1].into(), None, 0);
+    let mut subscriptions = Subscriptions::new(ShardId(7));
+    for kind in [SubscriptionKind::NewHeads, SubscriptionKind::Preconfirmations] {
+        subscriptions.add(FIRST, kind, &before, Sequence(99)).expect("few subscriptions");
+    }
+    check(&mut subscriptions, &at(0), 99, &["1 placed 0x1/0x0", "1 placed 0x2/0x0"]);
+    assert!(!subscriptions.has_news(&at(0), Sequence(99)));
+    assert_eq!(subscriptions.awaited(&at(0), Sequence(0)), None);
+    assert!(subscriptions.has_news(&at(1), Sequence(99)));
+    check(&mut subscriptions, &at(1), 99, &["1 head 0x1"]);
+    check(&mut subscriptions, &at(2), 99, &["1 head 0x2"]);
+    // Who comes while blocks wait hears of their heads, and not of their transactions again.
+    let mut late = Subscriptions::new(ShardId(7));
+    for kind in [SubscriptionKind::NewHeads, SubscriptionKind::Preconfirmations] {
+        late.add(SECOND, kind, &at(1), Sequence(99)).expect("few subscriptions");
+    }
+    check(&mut late, &at(2), 99, &["2 head 0x2"]);
+}

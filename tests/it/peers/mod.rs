@@ -16,6 +16,7 @@
 mod process;
 mod rpc;
 
+mod faulty_engine;
 mod geth;
 mod payload;
 mod requests;

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use alloy_primitives::{Address, Bytes};
 use serde_json::{Value, json};
 
+use super::faulty_engine::{FaultyEngine, WrongAnswer};
 use super::geth::{Geth, Scheme};
 use super::process::{TempFolder, poll_until};
 use super::rpc::{Rpc, quantity};
@@ -44,13 +45,20 @@ struct Pair {
     /// Signed and refused: to be sent again, in order.
     refused: Vec<Bytes>,
     use_ipc: bool,
+    /// Stands between us and the client.
+    middle: Option<FaultyEngine>,
 }
 
 impl Pair {
     fn start(geth: Geth, seed: u64) -> Self {
+        Self::start_through(geth, seed, None)
+    }
+
+    fn start_through(geth: Geth, seed: u64, middle: Option<FaultyEngine>) -> Self {
         let senders = DEV_KEYS.into_iter().map(|key| Account::new(key).address).collect();
         let workload = Workload::new(seed);
-        let mut pair = Self { geth, sequencer: None, workload, senders, sent: 0, refused: Vec::new(), use_ipc: false };
+        let mut pair =
+            Self { geth, sequencer: None, workload, senders, sent: 0, refused: Vec::new(), use_ipc: false, middle };
         pair.start_sequencer(TempFolder::new("verified"));
         let deploy = pair.workload.deploy();
         pair.send(vec![deploy]);
@@ -58,7 +66,8 @@ impl Pair {
     }
 
     fn start_sequencer(&mut self, folder: TempFolder) {
-        let (engine, secret) = (self.geth.engine_url(), self.geth.jwt_file());
+        let engine = self.middle.as_ref().map_or_else(|| self.geth.engine_url(), |middle| middle.url.clone());
+        let secret = self.geth.jwt_file();
         let ipc = self.geth.ipc_path();
         let engine = if self.use_ipc { ipc.to_str().expect("text") } else { engine.as_str() };
         let mut settings = vec!["--execution.mode", "verified", "--execution.engine-url", engine];
@@ -212,8 +221,11 @@ fn every_block_has_the_same_hash_on_both_sides() {
 fn check_proxied_reads(pair: &Pair) {
     let proof = json!([pair.senders[0], ["0x0"], format!("{:#x}", pair.latest())]);
     assert_eq!(pair.rpc().call("eth_getProof", proof.clone()), pair.geth.rpc.call("eth_getProof", proof));
-    let error = pair.rpc().try_call("eth_getProof", json!(["0x12"])).expect_err("an address has 20 bytes");
-    assert_eq!(error, pair.geth.rpc.try_call("eth_getProof", json!(["0x12"])).expect_err("an address has 20 bytes"));
+    let latest = json!([format!("{:#x}", pair.latest())]);
+    let header = pair.rpc().call("eth_getHeaderByNumber", latest.clone());
+    assert_eq!(header, pair.geth.rpc.call("eth_getHeaderByNumber", latest));
+    let error = pair.rpc().try_call("eth_getHeaderByHash", json!(["0x12"])).expect_err("a hash has 32 bytes");
+    assert_eq!(error, pair.geth.rpc.try_call("eth_getHeaderByHash", json!(["0x12"])).expect_err("a hash has 32 bytes"));
     for method in
         ["debug_setHead", "admin_peers", "engine_newPayloadV4", "testing_commitBlockV1", "eth_sendTransaction"]
     {
@@ -367,5 +379,39 @@ fn an_invalid_block_halts_with_evidence() {
     assert_eq!(pair.latest(), latest);
     let error = pair.rpc().try_call("eth_sendRawTransaction", json!([raw])).expect_err("it is halted");
     assert!(error.message.starts_with("halted"), "{error:?}");
+    pair.sequencer.take().expect("it runs").stop();
+}
+
+#[test]
+fn wrong_answers_are_not_believed_and_pass() {
+    let Some(binary) = super::peer("SEQUENCER_GETH", "wrong_answers_are_not_believed_and_pass") else { return };
+    let _turn = super::turn();
+    let geth = Geth::start(&binary, &genesis(FORK));
+    let middle = FaultyEngine::start(geth.engine_url());
+    let mut pair = Pair::start_through(geth, 16, Some(middle));
+    pair.settles();
+    let faults = [
+        (WrongAnswer::Status(401), "HTTP 401: no"),
+        (WrongAnswer::Status(429), "HTTP 429: no"),
+        (WrongAnswer::Status(500), "HTTP 500: no"),
+        (WrongAnswer::NotJson, "the answer is not JSON: `<html>`"),
+        (WrongAnswer::Syncing, "SYNCING to block"),
+        (WrongAnswer::OtherBlock, "with latestValidHash 0xeeee"),
+    ];
+    for (wrong, why) in faults {
+        pair.middle.as_ref().expect("it stands between").answer(wrong);
+        let before = pair.latest();
+        pair.send_round();
+        // The answer to a call that was under way may still have been right.
+        poll_until(&format!("the status to say `{why}`"), ROUND_LIMIT, || {
+            pair.status()["reason"].as_str().is_some_and(|reason| reason.contains(why)).then_some(())
+        });
+        assert_eq!(pair.ready_status(), 503, "{wrong:?}");
+        std::thread::sleep(Duration::from_secs(2));
+        assert!(pair.latest() <= before + 1, "{wrong:?}: latest went from {before} to {}", pair.latest());
+        pair.middle.as_ref().expect("it stands between").answer(WrongAnswer::None);
+        pair.settles();
+        pair.wait_for_state("ready");
+    }
     pair.sequencer.take().expect("it runs").stop();
 }
