@@ -51,6 +51,8 @@ pub struct Opened {
     pub start: Start,
     /// Of the newest record.
     pub sequence: Sequence,
+    /// Number and hash of blocks that were rolled back.
+    pub void: Vec<(u64, B256)>,
     /// Where everything lies.
     pub data_dir: PathBuf,
     /// Removed when this is dropped.
@@ -153,13 +155,13 @@ fn open_chain(config: &Config, spec: &ChainSpec, data_dir: &Path) -> Result<Open
     };
     let scanned = adopted(config, spec, data_dir, settings, scanned, &mut storage, &reader)?;
     let mut replay = Replay::new(spec, &mut store, genesis);
-    let (log, Resumed { start, sequence }) = match scanned {
+    let (log, Resumed { start, sequence }, void) = match scanned {
         None => {
             let blocks = reader.latest_number().unwrap_or(0);
             if blocks > 0 {
                 return Err(LaunchError::JournalMissing { dir: journal_dir, blocks });
             }
-            (begin_journal(settings, &mut storage)?, Resumed::default())
+            (begin_journal(settings, &mut storage)?, Resumed::default(), Vec::new())
         }
         Some(scanned) => {
             let history = History::read(scanned.records())?;
@@ -169,7 +171,7 @@ fn open_chain(config: &Config, spec: &ChainSpec, data_dir: &Path) -> Result<Open
             // What earlier processes left in the chain database frees segments too, however short they lived.
             writer.sync()?;
             log.chain_synced(history.last);
-            (log, resumed)
+            (log, resumed, void_blocks(&history))
         }
     };
     let log = make_room(log, &mut storage)?;
@@ -185,6 +187,7 @@ fn open_chain(config: &Config, spec: &ChainSpec, data_dir: &Path) -> Result<Open
         storage,
         start,
         sequence,
+        void,
         data_dir: data_dir.to_owned(),
         temporary_dir: None,
     })
@@ -280,6 +283,11 @@ fn resume(
     })?;
     writer.put_statuses(&ends)?;
     Ok(resumed)
+}
+
+/// Number and hash of what was rolled back.
+fn void_blocks(history: &History) -> Vec<(u64, B256)> {
+    history.void.iter().filter_map(|block| Some((block.number(), block.hash()?))).collect()
 }
 
 fn report(scanned: &Scan<SlotBytes>, history: &History) {

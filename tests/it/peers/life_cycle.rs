@@ -116,14 +116,14 @@ fn wrong_command_lines_say_what_is_wrong() {
         fs::write(&path, text).expect("the folder is writable");
         path.to_str().expect("the temporary folder's name is text").to_owned()
     };
-    let verified = config("verified.toml", "[execution]\nmode = \"verified\"\n");
+    let delegated = config("delegated.toml", "[execution]\nmode = \"delegated\"\n");
     let misspelt = config("misspelt.toml", "[http]\nprot = 1\n");
     for (arguments, expected) in [
         (&["dev", "--http.prot", "1"][..], "http.port"),
         (&["dev", "--l1", "off", "--http.port", "70000"], "70000"),
         (&["genesis", "--fork", "berlin"], "berlin"),
         (&["run", "--config", "/no/such/file.toml"], "/no/such/file.toml"),
-        (&["run", "--config", &verified], "embedded"),
+        (&["run", "--config", &delegated], "only `embedded` and `verified` exist"),
         (&["run", "--config", &misspelt], "http.port"),
     ] {
         let output = command().args(arguments).output().expect("our binary starts");
