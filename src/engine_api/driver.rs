@@ -38,6 +38,8 @@ pub struct ControlSeat {
     pub checked: u64,
     pub mark: CheckedMark,
     pub evidence: Evidence,
+    /// Number and hash of blocks that were rolled back.
+    pub void: Vec<(u64, B256)>,
     pub builder_bell: Arc<Doorbell>,
 }
 
@@ -74,6 +76,7 @@ struct Blocks {
     chain: ChainReader,
     shared: Arc<Shared>,
     spec: ChainSpec,
+    void: Vec<(u64, B256)>,
 }
 
 impl OurChain for Blocks {
@@ -90,6 +93,10 @@ impl OurChain for Blocks {
             // A damaged file ends the process where the chain thread meets it.
             None => self.chain.hash_by_number(number).ok().flatten(),
         }
+    }
+
+    fn is_void(&self, number: u64, hash: B256) -> bool {
+        self.void.contains(&(number, hash))
     }
 }
 
@@ -180,7 +187,7 @@ struct Control {
 
 impl Control {
     fn new(seat: ControlSeat) -> Self {
-        let ControlSeat { config, secret, spec, chain, shared, checked, mark, evidence, builder_bell } = seat;
+        let ControlSeat { config, secret, spec, chain, shared, checked, mark, evidence, void, builder_bell } = seat;
         let settings = SessionSettings {
             backoff_ns: config.backoff_ns,
             backoff_ns_max: config.backoff_ns_max,
@@ -195,7 +202,7 @@ impl Control {
             session,
             engine: Some(JsonTransport::new(&config.engine, Some(secret))),
             rpc: config.rpc.as_ref().map(|endpoint| JsonTransport::new(endpoint, None)),
-            blocks: Blocks { chain, shared, spec },
+            blocks: Blocks { chain, shared, spec, void },
             ahead: None,
             in_flight: None,
             config,

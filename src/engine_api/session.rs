@@ -45,6 +45,9 @@ pub trait OurChain {
 
     /// `None` above the tip.
     fn hash(&self, number: u64) -> Option<B256>;
+
+    /// Whether this was our block once and was rolled back: the client must give it up.
+    fn is_void(&self, number: u64, hash: B256) -> bool;
 }
 
 /// What to ask the execution client.
@@ -134,6 +137,11 @@ enum Phase {
         low: u64,
         high: u64,
         theirs: B256,
+    },
+    /// Our tip is its ancestor: is what lies above it ours, rolled back?
+    Above {
+        common: u64,
+        theirs: RemoteBlock,
     },
     /// Its head is above our tip: is our tip its ancestor?
     Overtaken {
@@ -344,13 +352,22 @@ impl Session {
         chain: &impl OurChain,
         out: &mut Vec<Action>,
     ) {
+        if let (Phase::Above { common, theirs }, Some(block)) = (self.phase.clone(), theirs) {
+            return match chain.is_void(number, block.hash) {
+                true => self.rewind(common, out),
+                false => self.halt(Halt::Ahead { ours: common, theirs }, out),
+            };
+        }
         let (Some(block), Some(ours)) = (theirs, chain.hash(number)) else {
             // Its chain became shorter between two questions.
             return self.offline(format!("the execution client has no block {number} any more"), now_ns);
         };
         let is_common = block.hash == ours;
         match self.phase.clone() {
-            Phase::Overtaken { theirs } if is_common => self.halt(Halt::Ahead { ours: number, theirs }, out),
+            Phase::Overtaken { theirs } if is_common => {
+                self.phase = Phase::Above { common: number, theirs };
+                self.call(Call::ReadBlock { number: number + 1 }, out);
+            }
             Phase::Overtaken { .. } => {
                 self.phase = Phase::Searching { low: 0, high: number, theirs: block.hash };
                 self.call(Call::ReadBlock { number: 0 }, out);
@@ -364,6 +381,9 @@ impl Session {
                 if high - low > 1 {
                     self.phase = Phase::Searching { low, high, theirs };
                     return self.call(Call::ReadBlock { number: low + (high - low) / 2 }, out);
+                }
+                if chain.is_void(high, theirs) {
+                    return self.rewind(low, out);
                 }
                 let ours = chain.hash(high).unwrap_or_default();
                 self.halt(Halt::Diverged { number: high, ours, theirs }, out);
@@ -474,11 +494,7 @@ impl Session {
         self.status.why.clone_from(&why);
         match step {
             recovery::Step::Wait => self.phase = Phase::Waiting { at_ns: now_ns + self.settings.backoff_ns },
-            recovery::Step::Rewind => {
-                self.phase = Phase::Rewinding;
-                self.status.rewind_count += 1;
-                self.call(Call::SetHead { number: self.head }, out);
-            }
+            recovery::Step::Rewind => self.rewind(self.head, out),
             recovery::Step::Stuck { is_new } => {
                 self.status.condition = Condition::Stuck;
                 self.phase = Phase::Waiting { at_ns: now_ns + self.settings.backoff_ns_max };
@@ -487,6 +503,12 @@ impl Session {
                 }
             }
         }
+    }
+
+    fn rewind(&mut self, number: u64, out: &mut Vec<Action>) {
+        self.phase = Phase::Rewinding;
+        self.status.rewind_count += 1;
+        self.call(Call::SetHead { number }, out);
     }
 
     /// A call without a usable answer: once more, a few times, then all over again.

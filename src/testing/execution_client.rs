@@ -13,6 +13,8 @@ use crate::primitives::{B256, Fork};
 pub struct HashChain {
     pub tip: u64,
     pub salt: u64,
+    /// Blocks above this number were rolled back once; those that are there now are others.
+    pub rolled_back_to: Option<u64>,
 }
 
 impl OurChain for HashChain {
@@ -21,7 +23,12 @@ impl OurChain for HashChain {
     }
 
     fn hash(&self, number: u64) -> Option<B256> {
-        (number <= self.tip).then(|| hash_of(number, self.salt))
+        let is_second = self.rolled_back_to.is_some_and(|kept| number > kept);
+        (number <= self.tip).then(|| hash_of(number, if is_second { !self.salt } else { self.salt }))
+    }
+
+    fn is_void(&self, number: u64, hash: B256) -> bool {
+        self.rolled_back_to.is_some_and(|kept| number > kept && hash == hash_of(number, self.salt))
     }
 }
 

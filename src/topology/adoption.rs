@@ -61,6 +61,14 @@ pub fn adopt(
         // Another chain: the control thread says where it parts from ours.
         return Ok(0);
     }
+    let next = client.hash(number + 1)?;
+    let is_void = history.is_some_and(|history| {
+        history.void.iter().any(|block| block.number() == number + 1 && block.hash().is_some() && block.hash() == next)
+    });
+    if is_void {
+        // Our own block, rolled back: the control thread sets the client's head below it.
+        return Ok(0);
+    }
     tracing::info!(from = number + 1, to = head.number, "adopting blocks of the execution client");
     let mut log = log(storage)?;
     let mut sequence = history.map_or(Sequence(0), |history| history.last);

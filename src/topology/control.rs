@@ -14,6 +14,7 @@ use crate::engine_api::driver::ControlSeat;
 use crate::engine_api::files::{CheckedMark, Evidence};
 use crate::engine_api::jwt::Secret;
 use crate::engine_api::status::ExecutionCells;
+use crate::primitives::B256;
 use crate::ring::Doorbell;
 
 /// Opened before the first thread starts.
@@ -23,6 +24,7 @@ pub struct Verification {
     pub checked: u64,
     mark: CheckedMark,
     evidence: Evidence,
+    void: Vec<(u64, B256)>,
     is_halted: bool,
 }
 
@@ -45,7 +47,7 @@ pub fn open(config: &Config, opened: &Opened) -> Result<Option<Verification>, La
         let evidence = evidence.display();
         tracing::error!(number, %evidence, "halted: this chain holds a block that the execution client called INVALID");
     }
-    Ok(Some(Verification { secret, checked, mark, evidence, is_halted: invalid.is_some() }))
+    Ok(Some(Verification { secret, checked, mark, evidence, void: opened.void.clone(), is_halted: invalid.is_some() }))
 }
 
 /// The secret shared with the execution client.
@@ -90,6 +92,7 @@ impl Verification {
             checked: self.checked,
             mark: self.mark,
             evidence: self.evidence,
+            void: self.void,
             builder_bell: Arc::clone(builder_bell),
         }
     }

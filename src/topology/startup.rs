@@ -54,6 +54,8 @@ pub struct Opened {
     pub start: Start,
     /// Of the newest record.
     pub sequence: Sequence,
+    /// Number and hash of blocks that were rolled back.
+    pub void: Vec<(u64, B256)>,
     /// Where everything lies.
     pub data_dir: PathBuf,
     /// Removed when this is dropped.
@@ -170,6 +172,7 @@ fn open_chain(config: &Config, spec: &ChainSpec, data_dir: &Path) -> Result<Open
             (log, resumed)
         }
     };
+    let void = history.as_ref().map_or_else(Vec::new, void_blocks);
     let log = make_room(log, &mut storage)?;
     let (recent, world) = replay.into_parts();
     let temporary_dir = None;
@@ -185,6 +188,7 @@ fn open_chain(config: &Config, spec: &ChainSpec, data_dir: &Path) -> Result<Open
         storage,
         start,
         sequence,
+        void,
         data_dir,
         temporary_dir,
     })
@@ -375,6 +379,11 @@ fn resume(
     })?;
     writer.put_statuses(&ends)?;
     Ok(resumed)
+}
+
+/// Number and hash of what was rolled back.
+fn void_blocks(history: &History) -> Vec<(u64, B256)> {
+    history.void.iter().filter_map(|block| Some((block.number(), block.hash()?))).collect()
 }
 
 fn report(scanned: &Scan<SlotBytes>, history: &History) {

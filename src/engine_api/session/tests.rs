@@ -35,7 +35,7 @@ impl Bench {
     fn new(tip: u64) -> Self {
         Self {
             session: Session::new(settings(), 0, 0),
-            chain: HashChain { tip, salt: 1 },
+            chain: HashChain { tip, salt: 1, rolled_back_to: None },
             client: FakeClient::default(),
             now_ns: 0,
             call: None,
@@ -257,6 +257,22 @@ fn another_chain_is_never_built_beside() {
     bench.run(5_000);
     assert_eq!((bench.halted.is_none(), bench.session.status().condition), (true, Condition::Unreachable));
     assert!(bench.session.status().why.starts_with("genesis is 0x"), "{}", bench.session.status().why);
+}
+
+#[test]
+fn blocks_that_were_rolled_back_are_taken_from_the_client() {
+    // Nothing was built since, and something was.
+    for tip in [10, 13] {
+        let mut bench = Bench::new(30);
+        bench.catches_up(30);
+        (bench.chain.tip, bench.chain.rolled_back_to, bench.checked) = (tip, Some(10), 10);
+        bench.restart();
+        bench.run(2_000);
+        assert_eq!((bench.halted.clone(), bench.client.head()), (None, tip));
+        bench.chain.tip += 5;
+        bench.catches_up(5);
+        assert_eq!(bench.session.status().rewind_count, 1);
+    }
 }
 
 #[test]

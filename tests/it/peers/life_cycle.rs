@@ -123,7 +123,7 @@ fn wrong_command_lines_say_what_is_wrong() {
         (&["dev", "--l1", "off", "--http.port", "70000"], "70000"),
         (&["genesis", "--fork", "berlin"], "berlin"),
         (&["run", "--config", "/no/such/file.toml"], "/no/such/file.toml"),
-        (&["run", "--config", &delegated], "`verified` exist"),
+        (&["run", "--config", &delegated], "only `embedded` and `verified` exist"),
         (&["run", "--config", &misspelt], "http.port"),
     ] {
         let output = command().args(arguments).output().expect("our binary starts");
