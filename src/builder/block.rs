@@ -31,6 +31,25 @@ pub struct BlockContext {
     pub fork: Fork,
 }
 
+impl BlockContext {
+    /// Everything of a header that is not computed from its block's transactions.
+    #[must_use]
+    pub fn of_header(header: &Header, fork: Fork) -> Self {
+        Self {
+            number: header.number,
+            parent_hash: header.parent_hash,
+            timestamp: header.timestamp,
+            base_fee_per_gas_wei: header.base_fee_per_gas.unwrap_or_default(),
+            prev_randao: header.mix_hash,
+            coinbase: header.beneficiary,
+            gas_limit: header.gas_limit,
+            extra_data: header.extra_data.clone(),
+            parent_beacon_block_root: header.parent_beacon_block_root.unwrap_or_default(),
+            fork,
+        }
+    }
+}
+
 /// One executed transaction at its fixed place, with what its receipt needs.
 #[derive(Clone, Copy, Debug)]
 pub struct PlacedTx {

@@ -313,18 +313,7 @@ impl<'s, S: StateStore<Reader = Snapshot>> Replay<'s, S> {
 }
 
 fn context_of(header: &Header, spec: &ChainSpec) -> BlockContext {
-    BlockContext {
-        number: header.number,
-        parent_hash: header.parent_hash,
-        timestamp: header.timestamp,
-        base_fee_per_gas_wei: header.base_fee_per_gas.unwrap_or_default(),
-        prev_randao: header.mix_hash,
-        coinbase: header.beneficiary,
-        gas_limit: header.gas_limit,
-        extra_data: header.extra_data.clone(),
-        parent_beacon_block_root: header.parent_beacon_block_root.unwrap_or_default(),
-        fork: spec.fork_at(header.timestamp),
-    }
+    BlockContext::of_header(header, spec.fork_at(header.timestamp))
 }
 
 #[cfg(test)]

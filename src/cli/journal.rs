@@ -12,7 +12,6 @@ use crate::journal::log::{Log, LogSettings};
 use crate::journal::report::{RecordCounts, Report, SegmentPlace, ok_line};
 use crate::journal::rollback::Plan;
 use crate::journal::scan::{Scan, scan};
-use crate::journal::storage::Storage;
 use crate::limits;
 use crate::runtime::clock;
 
@@ -71,13 +70,13 @@ pub fn run(matches: &ArgMatches) -> Result<()> {
                 println!("nothing was changed: --yes does it");
                 return Ok(());
             }
-            let log = Log::resume(log_settings(&scanned), &scanned, &history);
+            let mut log = Log::resume(log_settings(&scanned), &scanned, &history);
             let (record, sequence) = (plan.record(), plan.sequence);
             write_withdrawn(&dir, &plan)?;
             drop(scanned);
             let mut bytes = Vec::new();
             record.encode(sequence, &mut bytes);
-            append(log, &mut storage, &bytes)?;
+            log.append_durably(&bytes, &mut storage, clock::wall_unix_ns())?;
             println!("done: the withdrawn preconfirmations are in {}", dir.join(plan.file_name()).display());
         }
     }
@@ -125,18 +124,4 @@ fn write_withdrawn(dir: &Path, plan: &Plan<'_>) -> Result<()> {
         std::fs::File::open(dir)?.sync_all()
     };
     write().with_context(|| path.display().to_string())
-}
-
-fn append(mut log: Log, storage: &mut FileStorage, record: &[u8]) -> Result<()> {
-    log.append(record);
-    while log.has_pending() {
-        if let Some(write) = log.next_write(clock::wall_unix_ns()) {
-            storage.write(write.slot, write.offset, write.bytes, write.point)?;
-            log.written();
-        } else if let Some((slot, bytes)) = log.wanted_slot() {
-            storage.create(slot, bytes)?;
-            log.slot_created(slot);
-        }
-    }
-    Ok(())
 }

@@ -251,7 +251,10 @@ impl Control {
                     self.builder_bell.ring();
                 }
                 Action::Checked { number } => {
-                    self.mark.set(number, self.blocks.hash(number).unwrap_or_default())?;
+                    // The mark may lag; one with a wrong hash would stop the next start.
+                    if let Some(hash) = self.blocks.hash(number) {
+                        self.mark.set(number, hash)?;
+                    }
                     self.shared().execution.set_checked(number);
                     self.builder_bell.ring();
                 }
@@ -268,7 +271,7 @@ impl Control {
     fn halt(&mut self, halt: &Halt) -> Result<(), ControlError> {
         tracing::error!(why = %halt, "halted: nothing is built or admitted, reads go on");
         if let Halt::Invalid { number, hash, .. } = halt {
-            let request = self.blocks.payload(*number).unwrap_or_default();
+            let request = self.blocks.payload(*number).unwrap_or_else(|error| error.to_string().into_bytes());
             let dir = self.evidence.write(*number, *hash, &request, &halt.to_string())?;
             let to_block = number.saturating_sub(1);
             tracing::error!(evidence = %dir.display(), "the way out: stop, `sequencer journal rollback --to-block {to_block}`");
@@ -324,7 +327,8 @@ impl Control {
                 _ => self.blocks.payload(number)?,
             },
             Call::Forkchoice { number } => {
-                let head = self.blocks.hash(number).unwrap_or_default();
+                let missing = || CallError::Payload { number, what: "its hash cannot be read".to_owned() };
+                let head = self.blocks.hash(number).ok_or_else(missing)?;
                 let mut params = Vec::new();
                 // What L1 has not finalized is not said to be final: go-ethereum never goes below a finalized block again.
                 forkchoice_params(head, B256::ZERO, B256::ZERO, &mut params);

@@ -15,7 +15,7 @@ use crate::journal::history::{History, SegmentAccount};
 use crate::journal::record::{Outline, RecordType, seal_checksum};
 use crate::journal::scan::Scan;
 use crate::journal::segment::{JournalId, SEGMENT_HEADER_BYTES, SegmentHeader};
-use crate::journal::storage::{BLOCK_BYTES, SyncPoint};
+use crate::journal::storage::{BLOCK_BYTES, Storage, StorageError, SyncPoint};
 use crate::primitives::{B256, Sequence};
 
 /// Sizes. None of them is part of the format: all may change between runs.
@@ -170,6 +170,29 @@ impl Log {
             at += outline.len;
         }
         self.pending.push_back(buffer);
+    }
+
+    /// Appends records and makes them durable: for a process whose threads do not run.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn append_durably(
+        &mut self,
+        records: &[u8],
+        storage: &mut impl Storage,
+        now_unix_ns: u64,
+    ) -> Result<(), StorageError> {
+        self.append(records);
+        while self.has_pending() {
+            if let Some(write) = self.next_write(now_unix_ns) {
+                storage.write(write.slot, write.offset, write.bytes, write.point)?;
+                self.written();
+            } else if let Some((slot, bytes)) = self.wanted_slot() {
+                storage.create(slot, bytes)?;
+                self.slot_created(slot);
+            }
+        }
+        Ok(())
     }
 
     /// Whether records wait for a write, or for its end.

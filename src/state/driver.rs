@@ -107,8 +107,8 @@ pub struct CareSeat {
     pub doorbell: Doorbell,
 }
 
-/// Makes a segment of zeros ready when the newest one is half full, so that the state thread need not wait for one, and looks at a few leaves of the newest version at a time, until
-/// `is_over`. Where the disk is full there is no segment, and the commit that needs one says so.
+/// Makes a segment of zeros ready when the newest one is half full, so that the state thread need not wait for one, and looks at a few
+/// leaves of the newest version at a time, until `is_over`. Where the disk is full there is no segment, and the commit that needs one says so.
 ///
 /// # Errors
 /// The disk failed at something else, or what is on it is damaged: nothing must be built upon it.

@@ -19,7 +19,6 @@ use crate::journal::file_storage::FileStorage;
 use crate::journal::history::History;
 use crate::journal::log::Log;
 use crate::journal::record::{AdmittedTx, CloseReason, Record};
-use crate::journal::storage::Storage;
 use crate::primitives::{B256, Sequence};
 use crate::runtime::clock;
 use crate::topology::LaunchError;
@@ -75,7 +74,7 @@ pub fn adopt(
     for number in number + 1..=head.number {
         let Some(body) = client.block(number)? else { return Err(LaunchError::AdoptionGone { number }) };
         let records = records_of(&body, spec, &mut sequence)?;
-        append(&mut log, storage, &records)?;
+        log.append_durably(&records, storage, clock::wall_unix_ns())?;
         if number.is_multiple_of(REPORT_BLOCKS) {
             tracing::info!(block = number, "adopted");
         }
@@ -134,18 +133,4 @@ fn records_of(body: &RemoteBody, spec: &ChainSpec, sequence: &mut Sequence) -> R
         sealed_unix_ns: now_unix_ns,
     });
     Ok(out)
-}
-
-fn append(log: &mut Log, storage: &mut FileStorage, records: &[u8]) -> Result<(), LaunchError> {
-    log.append(records);
-    while log.has_pending() {
-        if let Some(write) = log.next_write(clock::wall_unix_ns()) {
-            storage.write(write.slot, write.offset, write.bytes, write.point)?;
-            log.written();
-        } else if let Some((slot, bytes)) = log.wanted_slot() {
-            storage.create(slot, bytes)?;
-            log.slot_created(slot);
-        }
-    }
-    Ok(())
 }

@@ -154,19 +154,7 @@ fn execute(
 
 /// Everything of a header that is not computed.
 pub(in crate::witness) fn context_of(spec: &ChainSpec, block: &StatelessBlock) -> BlockContext {
-    let header = &block.header;
-    BlockContext {
-        number: header.number,
-        parent_hash: header.parent_hash,
-        timestamp: header.timestamp,
-        base_fee_per_gas_wei: header.base_fee_per_gas.unwrap_or_default(),
-        prev_randao: header.mix_hash,
-        coinbase: header.beneficiary,
-        gas_limit: header.gas_limit,
-        extra_data: header.extra_data.clone(),
-        parent_beacon_block_root: header.parent_beacon_block_root.unwrap_or_default(),
-        fork: spec.fork_at(header.timestamp),
-    }
+    BlockContext::of_header(&block.header, spec.fork_at(block.header.timestamp))
 }
 
 /// Says whether the witness is at fault when a block cannot be executed, and which of its entries.
