@@ -27,10 +27,12 @@ use native_sequencer::crypto::recovery::{RecoverError, RecoverItem, recover_batc
 use native_sequencer::ingress::connection::{Connection, Content, Input, Policy};
 use native_sequencer::ingress::driver::{ShardSeat, ShardSettings};
 use native_sequencer::ingress::shard::ShardCore;
-use native_sequencer::limits::{IN_FLIGHT_PER_SHARD_MAX, INGRESS_RING_SLOTS, QUERIES_PER_SHARD_MAX};
+use native_sequencer::limits::{
+    IN_FLIGHT_PER_SHARD_MAX, INGRESS_RING_SLOTS, NEIGHBOUR_SLOTS_PER_SHARD, QUERIES_PER_SHARD_MAX,
+};
 use native_sequencer::messages::{BuilderReply, IngressMessage};
 use native_sequencer::primitives::{Fork, Sequence, ShardId};
-use native_sequencer::ring::{Consumer, Doorbell, Producer, ring};
+use native_sequencer::ring::{Consumer, Doorbell, Mailbox, Producer, ring};
 use native_sequencer::rpc::{self, ConnectionKey};
 use native_sequencer::runtime::slab::{Slab, TxHandle};
 use native_sequencer::testing::signing::TestKey;
@@ -122,20 +124,22 @@ fn shard(connection_count: usize) -> Bench {
         connections_max: 100,
         body_bytes_max: 5 << 20,
         batch_items_max: 1_000,
+        batch_wait_ns: 0,
         idle_timeout_ns: 1_000_000_000,
     };
     let rpc = rpc::Settings {
         chain_id: CHAIN_ID,
         client_version: "bench".to_owned(),
         debug_enabled: false,
+        pool_content_enabled: false,
         proxy_enabled: false,
+        state_is_remote: false,
         priority_fee_min_wei: 1,
     };
     let settings = ShardSettings {
         http,
         chain_id: CHAIN_ID,
         wait: Wait::Park,
-        core: None,
         query_timeout_ns: 1_000_000_000,
         chunks_max: IN_FLIGHT_PER_SHARD_MAX,
         rpc,
@@ -149,6 +153,7 @@ fn shard(connection_count: usize) -> Bench {
         freed: freed_rx,
         to_query: bounded(8).0,
         from_query: Arc::new(ArrayQueue::new(QUERIES_PER_SHARD_MAX)),
+        mailboxes: Arc::new([Mailbox::new(NEIGHBOUR_SLOTS_PER_SHARD, &doorbell)]),
         doorbell,
         shared,
         bound: sync_channel(1).0,
@@ -179,7 +184,7 @@ impl Bench {
                 self.core.input(key, &mut buffer[..request.len()], 0);
             }
             let read = cpu_time_ns();
-            self.core.submit();
+            self.core.submit(usize::MAX);
             let submitted = cpu_time_ns();
             tx_count += self.play_builder();
             let answered = cpu_time_ns();

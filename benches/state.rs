@@ -6,6 +6,8 @@
 //! cargo bench --bench state -- close --data DIR                  # from a closed block of 10,000 transfers to its hash
 //! cargo bench --bench state -- long  --data DIR --seconds 600    # a block a second with reclaim, and a reader beside it
 //! cargo bench --bench state -- reads --data DIR                  # point reads right after opening, whatever is in memory
+//! cargo bench --bench state -- fill  --data DIR --accounts 20000000   # a large state of accounts alone, commit by commit
+//! cargo bench --bench state -- anonymous --data DIR --accounts 20000000   # anonymous memory while it serves and grows
 //! ```
 //!
 //! Options: `--accounts`, `--slots` (1,000,000 each) of the state in `DIR`, `--series`, `--reads`, `--threads` of the hash pool, `--backend`
@@ -24,8 +26,9 @@ use alloy_primitives::{Address, B256, U256};
 use native_sequencer::builder::core::{NextTurn, Now};
 use native_sequencer::builder::replay::{self, from_journal::Resumed};
 use native_sequencer::builder::world::World;
+use native_sequencer::builder::world::access::Accesses;
 use native_sequencer::config::genesis::{ChainSpec, dev_genesis};
-use native_sequencer::crypto::keccak::{Backend, keccak256};
+use native_sequencer::crypto::keccak::{Backend, RATE_BYTES, keccak256, keccak256_each};
 use native_sequencer::messages::SubmitWait;
 use native_sequencer::primitives::Fork;
 use native_sequencer::runtime::address_range::AddressRange;
@@ -40,10 +43,15 @@ use native_sequencer::state::{
 };
 use native_sequencer::testing::bench_chain::{BenchChain, Standing};
 use native_sequencer::testing::signing::TestKey;
+use native_sequencer::witness::collect::collect;
 use serde_json::{Value, json};
 
 #[path = "peers/state/workload.rs"]
 mod workload;
+
+/// The binary's.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 use workload::{CONTRACT, FIRST_BLOCK, Kind, Series};
 
@@ -256,7 +264,7 @@ impl Bench {
 
     /// Blocks of few changes, at least 200 of each size.
     fn small(&mut self, options: &Options) {
-        for count in [1, 10, 200] {
+        for count in [1, 10, 50, 200] {
             let times: Vec<Times> = (0..200).map(|_| self.block(Kind::Accounts, count).0).collect();
             let root = Figures::of(&times, |times| times.root_ms * 1e3);
             let commit = Figures::of(&times, |times| (times.root_ms + times.written_ms) * 1e3);
@@ -266,6 +274,26 @@ impl Bench {
             });
             options.print(&format!("small-{count}"), fields);
         }
+    }
+
+    /// The nodes that a verifier needs of blocks of 10,000 accounts, none of which is committed.
+    fn witness(&mut self, options: &Options) {
+        let (mut times, mut nodes, mut bytes) = (Vec::new(), 0, 0);
+        let existing = self.accounts;
+        for _ in 0..20 {
+            self.accounts = existing;
+            let changes = self.changes(Kind::Accounts, 10_000.min(options.accounts / 4));
+            let touched = changes.accounts.iter().map(|change| change.address).collect();
+            let accesses = Accesses { accounts: touched, ..Accesses::default() };
+            let start = Instant::now();
+            let found = collect(&self.reader, &accesses, &changes).expect("nodes are sound").nodes;
+            times.push(ms(start));
+            (nodes, bytes) = (found.len(), found.iter().map(|node| node.len()).sum());
+        }
+        self.accounts = existing;
+        let figures = Figures::sorted(times);
+        let fields = json!({ "ms_min": figures.min, "ms_median": figures.median, "nodes": nodes, "bytes": bytes });
+        options.print("witness-10000", fields);
     }
 
     fn reads(&self, options: &Options, row: &str) {
@@ -407,10 +435,25 @@ fn load(options: &Options) {
     options.print("load", json!({ "ms": load_ms, "live_bytes": live_bytes, "root": root }));
 }
 
+/// Nanoseconds for each permutation of 128 full branches, the shortest of many: what the processor sets under every root.
+fn permutation_ns() -> f64 {
+    const BRANCH_BYTES: usize = 532;
+    let branches = vec![[0x5a_u8; BRANCH_BYTES]; 128];
+    let permutations = branches.len() * (BRANCH_BYTES / RATE_BYTES + 1);
+    let hash_all = |_| {
+        let (start, mut last) = (Instant::now(), B256::ZERO);
+        keccak256_each(branches.len(), |index| &branches[index], |_, digest| last = digest);
+        std::hint::black_box(last);
+        start.elapsed().as_nanos() as f64 / permutations as f64
+    };
+    Figures::sorted((0..500).map(hash_all).collect()).min
+}
+
 fn run(options: &Options) {
     let start = Instant::now();
     let mut bench = Bench::open(options);
     let open_ms = ms(start);
+    options.print("permutation", json!({ "ns_min": permutation_ns() }));
     bench.touch();
     bench.reads(options, "read-fresh");
     for series in &options.series {
@@ -421,6 +464,7 @@ fn run(options: &Options) {
     let (rss, anon) = (proc_field("status", "VmRSS") << 10, proc_field("status", "RssAnon") << 10);
     let space = disk_bytes(&options.data);
     bench.small(options);
+    bench.witness(options);
     bench.touch();
     bench.reads(options, "read-aged");
     let fields = json!({
@@ -428,6 +472,54 @@ fn run(options: &Options) {
         "live_bytes": live_bytes(&mut bench.store), "root": root,
     });
     options.print("end", fields);
+}
+
+/// Accounts of one commit of [`fill`].
+const FILL_ACCOUNTS: u64 = 200_000;
+
+fn fill(options: &Options) {
+    let start = Instant::now();
+    let mut bench = Bench::open(options);
+    for first in (0..options.accounts).step_by(FILL_ACCOUNTS as usize) {
+        bench.preparer.prepare(bench.segment_bytes).expect("there is space");
+        let numbers = first..options.accounts.min(first + FILL_ACCOUNTS);
+        let changes =
+            StateChanges { accounts: numbers.map(|number| account_change(number, 0)).collect(), codes: Vec::new() };
+        let stamp = Stamp { number: first / FILL_ACCOUNTS, sequence: 0 };
+        bench.reader = bench.store.commit_block(stamp, &bench.reader, &changes).expect("changes are sound");
+        bench.syncer.sync(u64::MAX).expect("the disk works");
+        bench.store.reclaim().expect("nodes are sound");
+    }
+    let fields = json!({
+        "accounts": options.accounts, "ms": ms(start), "segment_bytes": bench.store.segment_bytes(),
+        "rss_anon_bytes": proc_field("status", "RssAnon") << 10, "root": bench.reader.root(),
+    });
+    options.print("fill", fields);
+}
+
+/// Blocks of 10,000 accounts all over a large state, with reads of as many others: the most anonymous memory that is seen.
+fn anonymous(options: &Options) {
+    let mut bench = Bench::open(options);
+    let blocks = 30;
+    let (mut anon_max, mut file_max, mut commits) = (0, 0, Vec::new());
+    for block in 0..blocks {
+        let times = bench.block(Kind::Accounts, 10_000).0;
+        commits.push(times.root_ms + times.written_ms);
+        for turn in block * options.reads / blocks..(block + 1) * options.reads / blocks {
+            let number = workload::read_pick(turn, options.accounts);
+            bench.reader.account(&address(number)).expect("nodes are sound").expect("it exists");
+        }
+        anon_max = anon_max.max(proc_field("status", "RssAnon") << 10);
+        file_max = file_max.max(proc_field("status", "RssFile") << 10);
+    }
+    let commit = Figures::sorted(commits);
+    let segment_bytes = bench.store.segment_bytes();
+    let live = live_bytes(&mut bench.store);
+    let fields = json!({
+        "accounts": options.accounts, "blocks": blocks, "reads": options.reads, "live_bytes": live, "segment_bytes": segment_bytes,
+        "rss_anon_bytes_max": anon_max, "rss_file_bytes_max": file_max, "commit_ms_median": commit.median, "commit_ms_max": commit.max,
+    });
+    options.print("anonymous", fields);
 }
 
 fn reads(options: &Options) {
@@ -583,7 +675,8 @@ fn chain_on(mut store: Store, syncer: &mut Syncer, keys: &[TestKey], accounts: u
     let now = Now { monotonic_ns: 1_000_000_000, unix_ns: (genesis.header.timestamp + 1) * 1_000_000_000 };
     let mut world = World::new(genesis.state.clone());
     world.set_block_hash(0, genesis.hash);
-    let standing = Standing { recent: vec![Arc::new(genesis)], world, store, resumed: Resumed::default() };
+    let recent = vec![Arc::new(genesis)];
+    let standing = Standing { recent, world, store, resumed: Resumed::default(), settlement: None };
     BenchChain::resume(spec, standing, now, false, |_, _| {}).expect("nothing was under way")
 }
 
@@ -650,6 +743,8 @@ fn main() {
         Some("close") => close(&options()),
         Some("long") => long(&options()),
         Some("reads") => reads(&options()),
+        Some("fill") => fill(&options()),
+        Some("anonymous") => anonymous(&options()),
         _ => small_round(),
     }
 }

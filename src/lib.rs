@@ -6,6 +6,8 @@
 //!            recover senders            execute, close                                       receipts, indexes
 //!               ▲                          │ records
 //!               └──── gate: durable ◄── journal thread ──► disk
+//!
+//!  chain database ─► l1 thread (with settle thread): segments, batch, ExecuteTx ─► L1 ─► derivation ─► safe, finalized ─► builder core
 //! ```
 //!
 //! Modules in reading order: what crosses threads first, then the path of a transaction.
@@ -18,6 +20,8 @@ pub mod topology;
 
 pub mod cli;
 pub mod config;
+
+pub mod doctor;
 
 pub mod codec;
 pub mod crypto;
@@ -39,6 +43,22 @@ pub mod witness;
 
 pub mod chain;
 
+pub mod metrics;
+
+pub mod ops;
+
 pub mod engine_api;
+
+pub mod admin;
+
+pub mod l1;
+
+pub mod dev_l1;
+
+pub mod settlement;
+
+pub mod derivation;
+
+pub mod heads;
 
 pub mod testing;

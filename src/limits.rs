@@ -64,11 +64,12 @@ pub const BLOCK_MEMORY_BLOCKS: usize = 2;
 
 /// Sealed blocks kept in memory for reads, as many as the state retains roots.
 pub const RECENT_BLOCKS_MAX: usize = 128;
-/// Memory of the blocks kept for reads: transactions, logs, changes and codes.
-pub const RECENT_BLOCKS_BYTES_MAX: u64 = 256 * 1_048_576;
+/// Memory of the blocks kept for reads: transactions, logs, changes and codes, with what their pages hold beside it. Of a block of 4,000
+/// transfers that is 6 MiB.
+pub const RECENT_BLOCKS_BYTES_MAX: u64 = 512 * 1_048_576;
 /// Memory of sealed blocks that wait for an execution client's verdict: past it nothing is built. A start keeps those blocks in memory too,
-/// so they are at most half of what it keeps.
-pub const UNCHECKED_BLOCKS_BYTES_MAX: u64 = RECENT_BLOCKS_BYTES_MAX / 2;
+/// and two more may be on their way when it is reached: hence three quarters of what it keeps.
+pub const UNCHECKED_BLOCKS_BYTES_MAX: u64 = RECENT_BLOCKS_BYTES_MAX / 4 * 3;
 
 /// Requests of one shard that the builder has not answered: the slots of its reply ring.
 pub const IN_FLIGHT_PER_SHARD_MAX: usize = 32_768;
@@ -86,6 +87,16 @@ pub const SPIN_NS: u64 = 20_000;
 /// How long a stopping process goes on placing what is ready.
 pub const DRAIN_NS_MAX: u64 = 5_000_000_000;
 
+/// Transactions of the pool that `txpool_content` and its kin show at most: what the builder core copies in about 2 ms.
+pub const POOL_CONTENT_TXS_MAX: usize = 8_192;
+/// Their bytes.
+pub const POOL_CONTENT_BYTES_MAX: usize = 8 * 1_048_576;
+/// Calls about filters of other shards that a shard has under way, until their leases are back. On full: `Reject`.
+pub const NEIGHBOUR_CALLS_MAX: usize = 128;
+/// Slots of a shard's inbox for each shard: of the calls under way the question or the answer, and the leases of as many before them that
+/// are not taken back yet.
+pub const NEIGHBOUR_SLOTS_PER_SHARD: usize = 3 * NEIGHBOUR_CALLS_MAX;
+
 /// Heavy reads of one shard that are queued or running: the slots of its reply queue from the query pool.
 pub const QUERIES_PER_SHARD_MAX: usize = 1_024;
 /// Heavy reads queued in the process. On full: `Reject`.
@@ -98,6 +109,9 @@ pub const SLAB_BYTES_IN_FLIGHT: usize = 64 * 1_048_576;
 pub const CHAIN_SYNC_NS: u64 = 5_000_000_000;
 /// A wall clock that is further behind the newest block than this stops the start.
 pub const CLOCK_BEHIND_S_MAX: u64 = 60;
+
+/// How often the builder core looks at its page faults: a system call of a fraction of a microsecond.
+pub const FAULT_WATCH_NS: u64 = 10_000_000;
 
 /// How often it is looked whether a segment of the state is ready: a block of 10,000 changes fills a seventh of one.
 pub const STATE_CARE_NS: u64 = 250_000_000;
@@ -135,3 +149,10 @@ pub const JOURNAL_BUFFER_BYTES_MAX: usize = 1_048_576;
 pub const JOURNAL_FULL_RETRY_NS: u64 = 1_000_000_000;
 /// Slots of the ring to the slot maker: one request and the stop.
 pub const SLOT_RING_SLOTS: usize = 2;
+
+/// Requests to L1 that wait for the connection, of each kind. Full: `Stall` for our own, `Reject` for what users ask.
+pub const L1_REQUESTS: usize = 64;
+/// Jobs of the `settle` thread, and their outcomes. Full: `Stall`, they wait with the `l1` thread.
+pub const SETTLEMENT_JOBS: usize = 64;
+/// Batches of derived blocks, and rewinds, between the `l1` thread and the follower; one that waits holds up derivation.
+pub const FOLLOW_MESSAGES: usize = 4;

@@ -44,6 +44,17 @@ impl ShardSet {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Sequence(pub u64);
 
+/// How far L1 has taken a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tier {
+    /// All of it was sent.
+    Posted,
+    /// L1 has it, and derivation agrees.
+    Safe,
+    /// L1 will keep it.
+    Finalized,
+}
+
 /// Names the place a reply goes to: a request slot of a connection of a shard. Opaque to everyone but that shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ReplyToken {

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::client::Protocol;
 use crate::report::asserts::Assert;
 use crate::schedule::Arrival;
-use crate::tiers::Tier;
+use crate::tiers::TierSet;
 use crate::workload::Mix;
 
 /// Load generator for Ethereum JSON-RPC nodes: every transaction is signed before the clock starts, and latency counts
@@ -26,6 +27,8 @@ pub enum Command {
     Compare(CompareArgs),
     /// Searches the highest rate of an open loop that keeps the latency and the errors within bounds
     FindMax(Box<FindMaxArgs>),
+    /// Offers far more than a node takes, by senders that cost little, and probes its health meanwhile
+    Overload(OverloadArgs),
     /// Prints the accounts of a seed as genesis entries, for nodes that make no blocks while they are measured
     Accounts(AccountsArgs),
 }
@@ -33,13 +36,21 @@ pub enum Command {
 /// What is loaded, and with what: common to `run` and `find-max`.
 #[derive(Args, Clone, Debug)]
 pub struct CommonArgs {
-    /// JSON-RPC of the node, by HTTP
-    #[arg(long, default_value = "http://127.0.0.1:6197")]
-    pub url: String,
+    /// JSON-RPC of the node, by HTTP. With several, connections are dealt out over them; set-up and tiers use the first
+    #[arg(long, value_delimiter = ',', default_value = "http://127.0.0.1:6197")]
+    pub url: Vec<String>,
 
-    /// WebSocket of the node [default: --url with ws://]
-    #[arg(long)]
-    pub ws_url: Option<String>,
+    /// WebSocket of the node, or of each [default: --url with ws://]
+    #[arg(long, value_delimiter = ',')]
+    pub ws_url: Vec<String>,
+
+    /// How transactions are sent
+    #[arg(long, default_value = "http")]
+    pub transport: Protocol,
+
+    /// How long the node may take to answer its first call: for scripts that start both
+    #[arg(long, default_value = "0s", value_parser = parse_duration)]
+    pub wait_for_target: Duration,
 
     /// Key of the account that pays for everything; the default is the first of the well-known development accounts
     #[arg(
@@ -51,7 +62,8 @@ pub struct CommonArgs {
     )]
     pub private_key: String,
 
-    /// transfer, erc20, storage, or a mix in percent: mix:transfer=70,erc20=20,storage=10
+    /// transfer, erc20, storage, hot, deploy, revert, conditional, nonce-gap, replacement, mixed (some of each), or a mix in
+    /// percent: mix:transfer=70,erc20=20,storage=10
     #[arg(long, default_value = "transfer")]
     pub workload: Mix,
 
@@ -83,9 +95,13 @@ pub struct CommonArgs {
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=crate::limits::BATCH_CALLS_MAX as u64))]
     pub batch: u64,
 
-    /// Tiers to measure beside accepted
-    #[arg(long, value_delimiter = ',', default_value = "accepted,preconfirmed,sealed")]
-    pub tiers: Vec<Tier>,
+    /// Tiers to measure: accepted,preconfirmed,sealed,safe, or all
+    #[arg(long, default_value = "accepted,preconfirmed,sealed")]
+    pub tiers: TierSet,
+
+    /// Does not send again what the node refused or dropped, though its sender stands still for it
+    #[arg(long)]
+    pub no_resend: bool,
 
     /// Priority fee in gwei
     #[arg(long, default_value_t = 1.0, value_parser = parse_gwei)]
@@ -111,7 +127,7 @@ pub struct CommonArgs {
     #[arg(long, default_value = "15s", value_parser = parse_duration)]
     pub settle: Duration,
 
-    /// Process of the node, to report its CPU time and wake-ups per transaction
+    /// Process of the node, to report its CPU time, wake-ups, busiest threads and memory
     #[arg(long)]
     pub server_pid: Option<u32>,
 
@@ -134,6 +150,14 @@ pub struct RunArgs {
     #[arg(long, default_value = "constant", requires = "rate")]
     pub arrival: Arrival,
 
+    /// Where the rate of ramp and step starts [default: a tenth of --rate]
+    #[arg(long, value_parser = parse_rate, requires = "rate", conflicts_with = "closed")]
+    pub rate_from: Option<f64>,
+
+    /// Steps of the arrival process step
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    pub steps: u32,
+
     /// Closed loop: each connection sends its next request when a reply comes
     #[arg(long)]
     pub closed: bool,
@@ -153,6 +177,10 @@ pub struct RunArgs {
     /// Writes the report as JSON
     #[arg(long, value_name = "FILE")]
     pub report_json: Option<String>,
+
+    /// Writes the report as one HTML page with plots
+    #[arg(long, value_name = "FILE")]
+    pub report_html: Option<String>,
 
     /// Writes the latencies over time as an HDR histogram log
     #[arg(long, value_name = "FILE")]
@@ -177,6 +205,49 @@ pub struct CompareArgs {
     pub base: String,
     /// The report to compare
     pub other: String,
+}
+
+#[derive(Args, Clone, Debug)]
+pub struct OverloadArgs {
+    /// JSON-RPC of the node, by HTTP. Its genesis has the accounts: `loadgen accounts --accounts CONNECTIONS×OUTSTANDING`
+    #[arg(long, default_value = "http://127.0.0.1:6197")]
+    pub url: String,
+
+    /// Port of metrics of the node, whose probes are asked, too
+    #[arg(long, value_name = "URL")]
+    pub metrics_url: Option<String>,
+
+    /// Transactions per second that are offered: ten times what the node takes
+    #[arg(long, value_parser = parse_rate)]
+    pub rate: f64,
+
+    /// How long to offer, as 30s or 10m
+    #[arg(long, default_value = "30s", value_parser = parse_duration)]
+    pub duration: Duration,
+
+    /// TCP connections
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..=10_000))]
+    pub connections: u64,
+
+    /// Requests outstanding per connection, each of an account of its own; what is due beyond is held back
+    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u64).range(1..=1_000))]
+    pub outstanding: u64,
+
+    /// Names the accounts
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+
+    /// How long answers are waited for at the end
+    #[arg(long, default_value = "10s", value_parser = parse_duration)]
+    pub drain: Duration,
+
+    /// Process of the node, to report its CPU time and memory
+    #[arg(long)]
+    pub server_pid: Option<u32>,
+
+    /// Writes the report as JSON
+    #[arg(long, value_name = "FILE")]
+    pub report_json: Option<String>,
 }
 
 #[derive(Args, Debug)]
@@ -211,8 +282,8 @@ pub struct FindMaxArgs {
     #[arg(long, default_value = "1000", value_parser = parse_rate)]
     pub rate: f64,
 
-    /// Arrival process
-    #[arg(long, default_value = "poisson")]
+    /// Arrival process of each step: constant or poisson
+    #[arg(long, default_value = "poisson", value_parser = parse_steady)]
     pub arrival: Arrival,
 
     /// Length of one step
@@ -226,6 +297,10 @@ pub struct FindMaxArgs {
     /// Writes the report of the best step as JSON
     #[arg(long, value_name = "FILE")]
     pub report_json: Option<String>,
+
+    /// Writes the report of the best step, and the search, as one HTML page
+    #[arg(long, value_name = "FILE")]
+    pub report_html: Option<String>,
 }
 
 /// Reads a time with a unit: 500ms, 30s, 2m.
@@ -249,6 +324,13 @@ fn parse_rate(text: &str) -> Result<f64, String> {
         Ok(rate)
     } else {
         Err("a rate lies between 0.001 and 100000000 per second".into())
+    }
+}
+
+fn parse_steady(text: &str) -> Result<Arrival, String> {
+    match <Arrival as clap::ValueEnum>::from_str(text, false) {
+        Ok(arrival) if !arrival.grows() => Ok(arrival),
+        _ => Err("a step of the search is constant or poisson".into()),
     }
 }
 
@@ -288,6 +370,11 @@ mod tests {
         check("loadgen run --rate 10 --assert p99", Err(ValueValidation));
         check("loadgen run --rate 10 --duration 5", Err(ValueValidation));
         check("loadgen find-max --step 2s", Ok(()));
+        check("loadgen find-max --arrival ramp", Err(ValueValidation));
+        check("loadgen run --rate 10 --arrival step --steps 4 --rate-from 2 --transport ws", Ok(()));
+        check("loadgen run --closed --tiers all --url http://a,http://b", Ok(()));
+        check("loadgen run --closed --tiers final", Err(ValueValidation));
+        check("loadgen run --closed --rate-from 2", Err(ArgumentConflict));
     }
 
     #[test]

@@ -17,15 +17,21 @@ pub fn render(base: &Report, other: &Report) -> String {
     let text = |report: &Report, limit: usize| report.node.client.chars().take(limit).collect::<String>();
     row("node", text(base, 24), text(other, 24), f64::NAN);
     type Figure = (&'static str, fn(&Report) -> f64);
-    let numbers: [Figure; 8] = [
+    let numbers: [Figure; 10] = [
         ("accepted/s", |r| r.rates.accepted_per_s),
         ("sent", |r| r.counts.sent as f64),
         ("accepted", |r| r.counts.accepted as f64),
         ("errors", |r| r.counts.errors() as f64),
         ("dropped", |r| r.counts.dropped as f64),
+        ("unexplained", |r| r.unexplained as f64),
         ("late", |r| r.counts.late as f64),
         ("generator us CPU/tx", |r| r.generator.cpu_ns_per_transaction as f64 / 1e3),
-        ("server us CPU/tx", |r| r.server.map_or(f64::NAN, |s| s.accepting_cpu_ns_per_transaction as f64 / 1e3)),
+        ("server us CPU/tx", |r| {
+            r.server.as_ref().map_or(f64::NAN, |s| s.accepting_cpu_ns_per_transaction as f64 / 1e3)
+        }),
+        ("server us CPU/tx, settled", |r| {
+            r.server.as_ref().map_or(f64::NAN, |s| s.settled_cpu_ns_per_transaction as f64 / 1e3)
+        }),
     ];
     for (name, value) in numbers {
         let (a, b) = (value(base), value(other));
@@ -66,6 +72,9 @@ fn warnings(base: &Report, other: &Report) -> Vec<String> {
     }
     if (a.pace, a.batch, a.connections, a.outstanding_max) != (b.pace, b.batch, b.connections, b.outstanding_max) {
         list.push("the paces differ (loop, rate, batch, connections or outstanding)".into());
+    }
+    if base.node.protocol != other.node.protocol {
+        list.push("one run used HTTP, the other WebSocket".into());
     }
     if base.machine != other.machine {
         list.push("the machines differ".into());

@@ -2,8 +2,10 @@
 
 use crate::cli::FindMaxArgs;
 use crate::error::{Error, Result};
-use crate::report::{Pace, Report};
+use crate::report::table::duration;
+use crate::report::{Pace, Report, SearchStep};
 use crate::run::{self, Finished, Job};
+use crate::schedule::Tempo;
 
 /// Steps of one search: 2^20 times the first rate is beyond any node, and bisection adds a few.
 const STEPS_MAX: u32 = 32;
@@ -48,40 +50,54 @@ impl Search {
     }
 }
 
-/// Runs the search; prints a line per step and returns the report of the best one.
+/// Runs the search; prints a line per step and returns the report of the best one, with all steps in it.
 pub fn find_max(args: &FindMaxArgs) -> Result<Report> {
     let mut search = Search::new(args.rate, args.precision);
-    let mut best = None;
+    let (mut best, mut steps): (Option<Report>, Vec<SearchStep>) = (None, Vec::new());
     let mut seed = args.common.seed;
-    println!("{:>12} {:>12} {:>10}  {:>8}  verdict", "rate/s", "accepted/s", "p99 ms", "errors");
+    println!("{:>12} {:>12} {:>10}  {:>8}  verdict", "rate/s", "accepted/s", "p99", "errors");
     for _ in 0..STEPS_MAX {
         let Some(rate) = search.next_rate() else { break };
-        let finished = step(args, rate, seed)?;
-        let report = finished.report;
-        let verdicts: Vec<_> = args.asserts.iter().map(|condition| condition.judge(&report)).collect();
-        let failure = verdicts.iter().find(|verdict| !verdict.passed);
-        let passed = failure.is_none() && report.generator.valid;
-        let reason = match failure {
-            Some(verdict) => format!("fails {} ({})", verdict.condition, verdict.measured),
-            None if !report.generator.valid => "fails: the generator was late".to_owned(),
-            None => "passes".to_owned(),
-        };
-        let p99_ms = report.latency(crate::tiers::Tier::Accepted).map_or(0.0, |latency| latency.p99_ns as f64 / 1e6);
+        let mut report = step(args, rate, seed)?.report;
+        report.asserts = args.asserts.iter().map(|condition| condition.judge(&report)).collect();
+        let step = judge(rate, &report);
         println!(
-            "{rate:>12.0} {:>12.0} {p99_ms:>10.2}  {:>8}  {reason}",
-            report.rates.accepted_per_s,
-            report.counts.errors()
+            "{rate:>12.0} {:>12.0} {:>10}  {:>8}  {}",
+            step.accepted_per_s,
+            duration(step.p99_ns),
+            report.counts.errors(),
+            step.verdict
         );
-        // Transactions that were refused leave gaps in the nonces; other accounts start without them.
-        if report.counts.accepted < report.counts.planned {
+        // Transactions that were refused, or wait behind a gap, leave the accounts in disorder; other accounts start without that.
+        let sealed = report.tiers.get(&crate::tiers::Tier::Sealed);
+        if report.counts.accepted < report.counts.planned || sealed.is_some_and(|tier| tier.missing() > 0) {
             seed = seed.wrapping_add(1);
         }
-        search.judge(rate, passed);
-        if passed && search.passed == Some(rate) {
-            best = Some(Report { asserts: verdicts, ..report });
+        search.judge(rate, step.passed);
+        if step.passed && search.passed == Some(rate) {
+            best = Some(report);
         }
+        steps.push(step);
     }
-    best.ok_or_else(|| Error::Setup("no rate passed, not even the lowest".into()))
+    let report = best.ok_or_else(|| Error::Setup("no rate passed, not even the lowest".into()))?;
+    Ok(Report { search: steps, ..report })
+}
+
+fn judge(rate_per_s: f64, report: &Report) -> SearchStep {
+    let failure = report.asserts.iter().find(|verdict| !verdict.passed);
+    let verdict = match failure {
+        // The generator comes first: figures of an invalid run are no reason.
+        _ if !report.generator.valid => "fails: the generator was late".to_owned(),
+        Some(verdict) => format!("fails {} ({})", verdict.condition, verdict.measured),
+        None => "passes".to_owned(),
+    };
+    SearchStep {
+        rate_per_s,
+        accepted_per_s: report.rates.accepted_per_s,
+        p99_ns: report.latency(crate::tiers::Tier::Accepted).map_or(0, |latency| latency.p99_ns),
+        passed: failure.is_none() && report.generator.valid,
+        verdict,
+    }
 }
 
 fn step(args: &FindMaxArgs, rate_per_s: f64, seed: u64) -> Result<Finished> {
@@ -89,7 +105,7 @@ fn step(args: &FindMaxArgs, rate_per_s: f64, seed: u64) -> Result<Finished> {
     run::execute(&Job {
         common: &args.common,
         seed,
-        pace: Pace::Open { rate_per_s, arrival: args.arrival },
+        pace: Pace::Open { tempo: Tempo::steady(args.arrival, rate_per_s) },
         transaction_count,
         stop_after: None,
         verify_wait: None,
@@ -125,5 +141,19 @@ mod tests {
             search.judge(rate, false);
         }
         assert_eq!(search.passed, None);
+    }
+
+    #[test]
+    fn a_late_generator_is_named_before_all_else() {
+        let mut report = crate::report::tests::sample();
+        assert_eq!(judge(5.0, &report).verdict, "passes");
+        report.asserts = vec!["errors==0".parse::<crate::report::asserts::Assert>().unwrap().judge(&report)];
+        assert_eq!(judge(5.0, &report).verdict, "fails errors==0 (10)");
+        report.generator.valid = false;
+        let step = judge(5.0, &report);
+        assert_eq!(
+            (step.passed, step.verdict.as_str(), step.p99_ns),
+            (false, "fails: the generator was late", 4_000_000)
+        );
     }
 }

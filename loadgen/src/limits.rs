@@ -40,5 +40,29 @@ pub const LATE_NS: u64 = 1_000_000;
 /// Distance between polls of `eth_blockNumber` where there is no WebSocket: the resolution of the sealed tier there.
 pub const HEAD_POLL_MS: u64 = 50;
 
+/// Distance between polls of the `safe` tag: the resolution of the safe tier.
+pub const SAFE_POLL_MS: u64 = 100;
+
+/// How long a transaction may block its sender before it is looked for in the pool: several blocks of a second.
+pub const STUCK_MS: u64 = 4_000;
+
+/// Pause between two looks for senders that are stuck.
+pub const MEND_PAUSE_MS: u64 = 500;
+
+/// Senders looked after at once: bounds what mending asks of the node.
+pub const MEND_SENDERS_MAX: usize = 100;
+
+/// Times that one transaction is sent again before it is left alone.
+pub const RESENDS_MAX: u32 = 3;
+
+/// Accepted transactions without a block that are asked for by name at the end; above this the rest counts as not asked.
+pub const FATES_ASKED_MAX: usize = 100_000;
+
+/// Points of a curve over time: as many as a plot can show.
+pub const SERIES_POINTS_MAX: u64 = 240;
+
+/// Samples of the node's memory kept, one a second: a day.
+pub const MEMORY_SAMPLES_MAX: usize = 86_400;
+
 /// Largest latency that the histograms hold: one hour. Longer ones are recorded as this.
 pub const LATENCY_NS_MAX: u64 = 3_600_000_000_000;

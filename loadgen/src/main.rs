@@ -9,7 +9,11 @@ mod cli;
 
 mod run;
 
+mod assemble;
+
 mod find_max;
+
+mod overload;
 
 mod compare;
 
@@ -25,13 +29,21 @@ mod engine;
 
 mod tiers;
 
+mod mend;
+
 mod verify;
+
+mod fate;
+
+mod taxonomy;
 
 mod report;
 
 mod client;
 
 mod process;
+
+mod sampler;
 
 mod progress;
 
@@ -48,7 +60,7 @@ use clap::Parser;
 
 use crate::cli::{Cli, Command, RunArgs};
 use crate::error::Error;
-use crate::report::{Report, table};
+use crate::report::{Report, html, table};
 use crate::run::Job;
 
 #[global_allocator]
@@ -65,6 +77,7 @@ fn main() -> ExitCode {
         Command::Run(args) => run_command(&args),
         Command::Compare(args) => compare_command(&args.base, &args.other),
         Command::FindMax(args) => find_max_command(&args),
+        Command::Overload(args) => overload_command(&args),
         Command::Accounts(args) => accounts_command(&args),
     };
     outcome.unwrap_or_else(|error| {
@@ -86,6 +99,9 @@ fn run_command(args: &RunArgs) -> Result<ExitCode> {
     print!("{}", table::render(report));
     if let Some(path) = &args.report_json {
         report.write_file(path)?;
+    }
+    if let Some(path) = &args.report_html {
+        std::fs::write(path, html::render(report)).with_context(|| path.clone())?;
     }
     if let (Some(path), Some(log)) = (&args.hdr_log, &finished.hdr_log) {
         std::fs::write(path, log).with_context(|| path.clone())?;
@@ -110,12 +126,24 @@ fn accounts_command(args: &cli::AccountsArgs) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+fn overload_command(args: &cli::OverloadArgs) -> Result<ExitCode> {
+    let overload = overload::run(args)?;
+    print!("{}", overload::render(&overload));
+    if let Some(path) = &args.report_json {
+        std::fs::write(path, serde_json::to_vec_pretty(&overload)?).with_context(|| path.clone())?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
 fn find_max_command(args: &cli::FindMaxArgs) -> Result<ExitCode> {
     let best = find_max::find_max(args)?;
     println!();
     print!("{}", table::render(&best));
     if let Some(path) = &args.report_json {
         best.write_file(path)?;
+    }
+    if let Some(path) = &args.report_html {
+        std::fs::write(path, html::render(&best)).with_context(|| path.clone())?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -1,5 +1,6 @@
 //! What the node's process costs: `/proc/PID` → CPU time and context switches.
 
+use std::collections::BTreeMap;
 use std::fs;
 
 use serde::{Deserialize, Serialize};
@@ -60,6 +61,58 @@ fn parse_switches(status: &str) -> (u64, u64) {
     (value("voluntary_ctxt_switches:"), value("nonvoluntary_ctxt_switches:"))
 }
 
+/// CPU time of the threads of a process by name, in nanoseconds: the first field of schedstat, because ticks are too coarse.
+/// Threads that have ended are not in it.
+pub fn threads_cpu_ns(pid: u32) -> BTreeMap<String, u64> {
+    let mut threads = BTreeMap::new();
+    for entry in fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten() {
+        let file = |name: &str| fs::read_to_string(entry.path().join(name)).ok();
+        let cpu_ns = file("schedstat").and_then(|text| text.split_ascii_whitespace().next()?.parse::<u64>().ok());
+        if let (Some(name), Some(cpu_ns)) = (file("comm"), cpu_ns) {
+            // Several threads of one name are told apart by their id.
+            let id = entry.file_name().to_string_lossy().into_owned();
+            threads.insert(format!("{} [{id}]", name.trim()), cpu_ns);
+        }
+    }
+    threads
+}
+
+/// `RssAnon` + `RssShmem` of a process: memory that is its own, without mapped files.
+pub fn own_memory_bytes(pid: u32) -> Option<u64> {
+    parse_own_memory(&fs::read_to_string(format!("/proc/{pid}/status")).ok()?)
+}
+
+fn parse_own_memory(status: &str) -> Option<u64> {
+    let kib = |name: &str| -> Option<u64> {
+        let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+        line.trim().strip_suffix("kB")?.trim().parse().ok()
+    };
+    Some((kib("RssAnon:")? + kib("RssShmem:")?) * 1024)
+}
+
+/// What the processors of this machine did since it started, in nanoseconds summed over the cores.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MachineUsage {
+    pub busy_ns: u64,
+    /// Taken by the hypervisor for somebody else.
+    pub stolen_ns: u64,
+}
+
+impl MachineUsage {
+    pub fn read() -> Option<Self> {
+        parse_machine(&fs::read_to_string("/proc/stat").ok()?)
+    }
+}
+
+/// The first line of proc_stat(5): user, nice, system, idle, iowait, irq, softirq, steal.
+fn parse_machine(stat: &str) -> Option<MachineUsage> {
+    let fields = stat.lines().next()?.strip_prefix("cpu ")?.split_ascii_whitespace();
+    let ticks: Vec<u64> = fields.map_while(|field| field.parse().ok()).collect();
+    let [user, nice, system, _idle, _wait, irq, softirq, steal, ..] = ticks[..] else { return None };
+    let tick_ns = 1_000_000_000 / rustix::param::clock_ticks_per_second();
+    Some(MachineUsage { busy_ns: (user + nice + system + irq + softirq) * tick_ns, stolen_ns: steal * tick_ns })
+}
+
 /// Processor name and number of cores of this machine, for the report.
 pub fn machine() -> String {
     let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
@@ -84,6 +137,23 @@ mod tests {
         let status = "Name:\tx\nvoluntary_ctxt_switches:\t12\nnonvoluntary_ctxt_switches:\t3\n";
         assert_eq!(parse_switches(status), (12, 3));
         assert_eq!(parse_switches(""), (0, 0));
+    }
+
+    #[test]
+    fn memory_is_what_is_not_mapped_from_files() {
+        let status = "VmRSS:\t  900 kB\nRssAnon:\t     100 kB\nRssFile:\t     700 kB\nRssShmem:\t      20 kB\n";
+        assert_eq!(parse_own_memory(status), Some(120 * 1024));
+        assert_eq!(parse_own_memory("VmRSS: 1 kB"), None);
+        assert!(own_memory_bytes(std::process::id()).unwrap() > 0);
+    }
+
+    #[test]
+    fn processors() {
+        let usage = parse_machine("cpu  1 2 3 400 5 6 7 8 9 10\ncpu0 1\n").unwrap();
+        assert_eq!(usage.busy_ns / 19, usage.stolen_ns / 8);
+        assert_eq!(parse_machine("cpu 1 2"), None);
+        assert!(MachineUsage::read().unwrap().busy_ns > 0);
+        assert!(threads_cpu_ns(std::process::id()).values().sum::<u64>() > 0);
     }
 
     #[test]

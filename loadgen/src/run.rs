@@ -1,32 +1,31 @@
 //! One run from start to end: job → report.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime};
 
 use alloy_primitives::{Address, B256};
 
+use crate::assemble;
 use crate::cli::{CommonArgs, RunArgs};
-use crate::client::Endpoint;
 use crate::client::rpc::RpcClient;
+use crate::client::{Endpoint, Protocol};
+use crate::engine::connection::Target;
 use crate::engine::queue::NEVER;
 use crate::engine::replies::Outcome;
 use crate::engine::sender::process_cpu_ns;
-use crate::engine::{Engine, EngineConfig, EngineResult, Live};
+use crate::engine::{Engine, EngineConfig, EngineResult, Shared};
 use crate::error::{Error, Result};
 use crate::limits::TRANSACTIONS_MAX;
-use crate::process::{self, ProcessUsage};
+use crate::mend::{self, Mender, Resent};
 use crate::progress::Progress;
-use crate::report::hdr_log::{self, TierTimes};
-use crate::report::{
-    self, FeeReport, Generator, Latency, LoadReport, NodeReport, Pace, Rates, Report, Server, TierReport,
-};
-use crate::schedule;
+use crate::report::{self, Pace, Report};
+use crate::sampler::{MemorySampler, Totals};
+use crate::schedule::Tempo;
 use crate::setup::{self, Fees, NodeInfo};
-use crate::tiers::{self, Arrivals, NotOffered, Tier, Watch};
+use crate::tiers::{self, Arrivals, Blocks, NotOffered, Tier, Watch};
 use crate::verify;
 use crate::workload::accounts::Account;
-use crate::workload::{self, Chain, GasLimits, Plan, Prepared};
+use crate::workload::{self, Chain, GasLimits, Meta, NONE, Plan, Prepared};
 
 /// Transactions of a closed loop, or of a dry run, that names none.
 const TRANSACTIONS_DEFAULT: u64 = 100_000;
@@ -57,12 +56,19 @@ pub struct Finished {
 
 impl<'a> Job<'a> {
     pub fn from_args(args: &'a RunArgs) -> Result<Self> {
-        let pace = match args.rate {
-            Some(rate_per_s) => Pace::Open { rate_per_s, arrival: args.arrival },
-            None => Pace::Closed,
+        let pace = args.rate.map_or(Pace::Closed, |rate_per_s| {
+            let mut tempo = Tempo::steady(args.arrival, rate_per_s);
+            if args.arrival.grows() {
+                (tempo.from_per_s, tempo.steps) = (args.rate_from.unwrap_or(rate_per_s / 10.0), args.steps);
+            }
+            Pace::Open { tempo }
+        });
+        let mean_per_s = match pace {
+            Pace::Open { tempo } => Some(tempo.mean_per_s()),
+            Pace::Closed => None,
         };
         let by_duration =
-            args.rate.zip(args.duration).map(|(rate, duration)| (rate * duration.as_secs_f64()).ceil() as u64);
+            mean_per_s.zip(args.duration).map(|(rate, duration)| (rate * duration.as_secs_f64()).ceil() as u64);
         let transactions = args.transactions.or(by_duration).unwrap_or(TRANSACTIONS_DEFAULT);
         let transaction_count = check_count(transactions)?;
         Ok(Self {
@@ -95,7 +101,7 @@ impl<'a> Job<'a> {
         }
     }
 
-    fn outstanding_max(&self) -> usize {
+    pub fn outstanding_max(&self) -> usize {
         let default = if self.pace == Pace::Closed { 1 } else { 64 };
         self.common.outstanding.unwrap_or(default) as usize
     }
@@ -103,6 +109,23 @@ impl<'a> Job<'a> {
     fn fees(&self) -> Fees {
         // The command line bounds the tip to 10^9 gwei.
         Fees { tip_wei: (self.common.tip * 1e9) as u128, cap_multiple: self.common.fee_cap_multiple }
+    }
+
+    /// Where the load goes.
+    fn targets(&self) -> Result<Vec<Endpoint>> {
+        let urls = match self.common.transport {
+            Protocol::Http => self.common.url.clone(),
+            Protocol::WebSocket => self.websocket_urls(),
+        };
+        urls.iter().map(|url| Endpoint::parse(url, self.common.transport)).collect()
+    }
+
+    /// Those that are named, or the HTTP ones with another scheme.
+    fn websocket_urls(&self) -> Vec<String> {
+        if self.common.ws_url.is_empty() {
+            return self.common.url.iter().map(|url| url.replacen("http://", "ws://", 1)).collect();
+        }
+        self.common.ws_url.clone()
     }
 
     fn say(&self, text: &str) {
@@ -138,9 +161,10 @@ pub fn dry_run(job: &Job<'_>) -> Result<String> {
         nonces: vec![0; plan.account_count],
         token: Address::repeat_byte(1),
         storage: Address::repeat_byte(2),
+        conditional: true,
     };
     let (started, cpu_before_ns) = (Instant::now(), process_cpu_ns());
-    let prepared = workload::prepare(&plan, &chain, &accounts, &Endpoint::parse(&job.common.url, "http")?);
+    let prepared = workload::prepare(&plan, &chain, &accounts, &job.targets()?);
     let (wall, cpu_ns) = (started.elapsed(), process_cpu_ns() - cpu_before_ns);
     let bytes: usize = prepared.connections.iter().map(|load| load.bytes.len()).sum();
     let count = prepared.hashes.len();
@@ -155,138 +179,127 @@ pub fn dry_run(job: &Job<'_>) -> Result<String> {
 }
 
 /// A chain that is ready, and everything that is sent to it.
-struct Ready {
+pub struct Ready {
     client: RpcClient,
-    node: NodeInfo,
-    http: Endpoint,
-    plan: Plan,
-    chain: Chain,
+    pub node: NodeInfo,
+    pub targets: Vec<Endpoint>,
+    pub plan: Plan,
+    pub chain: Chain,
+    pub metas: Arc<Vec<Meta>>,
+    addresses: Vec<Address>,
     prepared: Prepared,
 }
 
 /// What the measured part left behind.
-struct Measured {
-    started: SystemTime,
-    result: EngineResult,
-    arrivals: Vec<(Tier, String, Arrivals)>,
-    not_offered: Vec<(Tier, NotOffered)>,
-    cpu_ns: u64,
-    server: Option<Server>,
+pub struct Measured {
+    pub started: SystemTime,
+    pub result: EngineResult,
+    pub arrivals: Vec<(Tier, String, Arrivals)>,
+    pub not_offered: Vec<(Tier, NotOffered)>,
+    pub resent: Option<Resent>,
+    pub cpu_ns: u64,
+    /// Before the start, after the last reply, and when every tier was complete.
+    pub totals: [Totals; 3],
+    pub memory_bytes: Option<Vec<u64>>,
 }
 
 /// Runs a job to its end.
 pub fn execute(job: &Job<'_>) -> Result<Finished> {
     let mut ready = make_ready(job)?;
-    let hashes = Arc::new(std::mem::take(&mut ready.prepared.hashes));
-    let measured = measure(job, &mut ready, &hashes)?;
+    let shared = Shared::new(std::mem::take(&mut ready.prepared.hashes));
+    let measured = measure(job, &ready, &shared)?;
     let verification = job.verify_wait.map(|wait| {
-        let (open, sealed) = open_transactions(&measured.result, &measured.arrivals, &hashes);
+        let (open, sealed) = open_transactions(&measured, &ready.metas, &shared.hashes);
         verify::verify(&mut ready.client, open, sealed, wait)
     });
     let (verification, verification_error) = match verification {
         Some(Err(error)) => (None, Some(error)),
         other => (other.and_then(Result::ok), None),
     };
-    // A node that has died meanwhile leaves this out; what was measured stands.
+    // A node that has died meanwhile leaves these out; what was measured stands.
     let base_fee_after_wei = setup::base_fee_wei(&mut ready.client).ok();
-    let hdr_log = if job.with_hdr_log { Some(render_hdr_log(&measured)?) } else { None };
-    let mut report = build_report(job, &ready, measured, base_fee_after_wei);
+    let ends = assemble::ends(&mut ready.client, &ready.metas, &measured, &shared.hashes);
+    let hdr_log = if job.with_hdr_log { Some(assemble::hdr_log(&ready.metas, &measured)?) } else { None };
+    let mut report = assemble::report(job, &ready, measured, base_fee_after_wei, ends);
     report.verification = verification;
     Ok(Finished { report, hdr_log, verification_error })
 }
 
 /// The part between set-up and report: from the start of the clock until every tier is complete.
-fn measure(job: &Job<'_>, ready: &mut Ready, hashes: &Arc<Vec<B256>>) -> Result<Measured> {
-    let loads = std::mem::take(&mut ready.prepared.connections);
+fn measure(job: &Job<'_>, ready: &Ready, shared: &Shared) -> Result<Measured> {
+    let (loads, pid) = (&ready.prepared.connections, job.common.server_pid);
     let start = Instant::now() + Duration::from_millis(START_DELAY_MS + loads.len() as u64);
-    let (watches, not_offered) = watch_tiers(job, ready, hashes, start)?;
-    let live = Arc::new(Live::default());
+    let (watches, not_offered) = watch_tiers(job, &shared.hashes, start)?;
     let config = engine_config(job, ready, start)?;
-    let unreachable = |cause| Error::Connect { url: job.common.url.clone(), cause };
-    let engine = Engine::build(&config, loads, Arc::clone(hashes), &live).map_err(unreachable)?;
-    let progress = (!job.common.no_progress).then(|| Progress::start(Arc::clone(&live), hashes.len() as u64));
-    let usage = || job.common.server_pid.map(ProcessUsage::read).transpose();
-    let usage_before = usage()?;
+    let unreachable = |cause| Error::Connect { url: job.common.url.join(", "), cause };
+    let engine = Engine::build(&config, loads, shared).map_err(unreachable)?;
+    let sealed = watches.iter().find(|watch| watch.tier == Tier::Sealed).filter(|_| !job.common.no_resend);
+    let mender = sealed.map(|watch| Mender::start(mend_job(ready, shared, watch)));
+    let count = shared.hashes.len() as u64;
+    let progress = (!job.common.no_progress).then(|| Progress::start(Arc::clone(&shared.live), count));
+    let memory = pid.map(MemorySampler::start);
+    let before = Totals::read(pid)?;
     let (cpu_before_ns, started) =
         (process_cpu_ns(), SystemTime::now() + start.saturating_duration_since(Instant::now()));
     let result = engine.run().map_err(|error| Error::Setup(format!("a sending thread failed: {error}")))?;
     let cpu_ns = process_cpu_ns() - cpu_before_ns;
-    let usage_after = usage()?;
+    let after = Totals::read(pid)?;
     if let Some(progress) = progress {
         progress.finish();
     }
-    let accepted = report::count(&result, false).accepted;
-    settle(job, &watches, accepted);
-    let server = usage_before
-        .zip(usage_after)
-        .zip(usage()?)
-        .map(|((before, after), settled)| Server::new(after.since(&before), settled.since(&before), accepted));
+    settle(job, &watches, expected_in_blocks(&result, &ready.metas));
+    let settled = Totals::read(pid)?;
+    let resent = mender.map(Mender::finish);
     let arrivals = watches.into_iter().map(|watch| (watch.tier, watch.source.clone(), watch.finish())).collect();
-    Ok(Measured { started, result, arrivals, not_offered, cpu_ns, server })
+    let memory_bytes = memory.map(MemorySampler::finish);
+    let totals = [before, after, settled];
+    Ok(Measured { started, result, arrivals, not_offered, resent, cpu_ns, totals, memory_bytes })
 }
 
-fn build_report(job: &Job<'_>, ready: &Ready, measured: Measured, base_fee_after_wei: Option<u128>) -> Report {
-    let Measured { started, result, arrivals, not_offered, cpu_ns, server } = measured;
-    let counts = report::count(&result, job.stop_after.is_some());
-    let sent = counts.sent.max(1);
-    let lag_limit_ns = report::lag_limit_ns(job.pace, job.common.batch);
-    let wall_s = result.end_ns as f64 / 1e9;
-    let rate = |count: u64| count as f64 / wall_s.max(1e-9);
-    let (node, chain) = (&ready.node, &ready.chain);
-    Report {
-        format: report::FORMAT,
-        loadgen_version: env!("CARGO_PKG_VERSION").to_owned(),
-        command: job.command.clone(),
-        started_unix_ms: started.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64),
-        machine: process::machine(),
-        node: NodeReport { url: job.common.url.clone(), client: node.client.clone(), chain_id: node.chain_id },
-        load: load_report(job, &ready.plan),
-        counts,
-        tiers: tier_reports(&result, &arrivals, not_offered),
-        rates: Rates { wall_s, sent_per_s: rate(counts.sent), accepted_per_s: rate(counts.accepted) },
-        generator: Generator {
-            cpu_ns_per_transaction: cpu_ns / sent,
-            sender_cpu_ns_per_transaction: result.sender_cpu_ns / sent,
-            sender_threads: (job.common.threads).min(ready.plan.connection_count as u64),
-            sender_turns_per_transaction: result.loop_turns as f64 / sent as f64,
-            lag: Latency::of(&result.lag),
-            lag_limit_ns,
-            valid: result.lag.is_empty() || result.lag.value_at_quantile(0.99) <= lag_limit_ns,
-        },
-        server,
-        fees: FeeReport::new(node.base_fee_wei, base_fee_after_wei, chain.max_fee_per_gas_wei, chain.tip_wei),
-        rejections: result.rejections.0,
-        transport_errors: result.transport_errors.0,
-        asserts: Vec::new(),
-        verification: None,
+fn mend_job(ready: &Ready, shared: &Shared, sealed: &Watch) -> mend::Job {
+    mend::Job {
+        endpoint: ready.client.endpoint().clone(),
+        protocol: ready.targets[0].protocol,
+        plan: ready.plan.clone(),
+        addresses: ready.addresses.clone(),
+        nonces: ready.chain.nonces.clone(),
+        metas: Arc::clone(&ready.metas),
+        hashes: Arc::clone(&shared.hashes),
+        loads: ready.prepared.connections.clone(),
+        outcomes: Arc::clone(&shared.outcomes),
+        sealed: sealed.arrived(),
     }
 }
 
 fn make_ready(job: &Job<'_>) -> Result<Ready> {
     let plan = job.plan();
-    let http = Endpoint::parse(&job.common.url, "http")?;
+    let targets = job.targets()?;
+    let http = Endpoint::parse(&job.common.url[0], Protocol::Http)?;
     let funder = job.common.private_key.trim_start_matches("0x").parse().map(Account::from_key);
     let funder = funder.map_err(|_| Error::Usage("--private-key is not a key: it has 64 hexadecimal digits".into()))?;
-    let mut client = RpcClient::new(http.clone());
+    let mut client = RpcClient::new(http);
+    setup::wait_for_target(&mut client, job.common.wait_for_target)?;
     let node = NodeInfo::read(&mut client)?;
     let accounts = accounts_of(&plan);
-    job.say(&format!("preparing {} accounts at {} ({})", plan.account_count, job.common.url, node.client));
+    job.say(&format!("preparing {} accounts at {} ({})", plan.account_count, job.common.url[0], node.client));
     let chain = setup::set_up(&mut client, &node, &plan, job.fees(), &accounts, &funder)?;
     job.say(&format!("signing {} transactions", plan.transaction_count));
-    let prepared = workload::prepare(&plan, &chain, &accounts, &http);
-    Ok(Ready { client, node, http, plan, chain, prepared })
+    let mut prepared = workload::prepare(&plan, &chain, &accounts, &targets);
+    let metas = Arc::new(std::mem::take(&mut prepared.metas));
+    let addresses = accounts.iter().map(|account| account.address).collect();
+    Ok(Ready { client, node, targets, plan, chain, metas, addresses, prepared })
 }
 
 type Watched = (Vec<Watch>, Vec<(Tier, NotOffered)>);
 
-fn watch_tiers(job: &Job<'_>, ready: &Ready, hashes: &[B256], start: Instant) -> Result<Watched> {
-    let common = job.common;
-    let websocket = common.ws_url.clone().unwrap_or_else(|| common.url.replacen("http://", "ws://", 1));
-    let websocket = Endpoint::parse(&websocket, "ws")?;
-    let indexes = tiers::index_of(hashes);
+fn watch_tiers(job: &Job<'_>, hashes: &[B256], start: Instant) -> Result<Watched> {
+    let http = Endpoint::parse(&job.common.url[0], Protocol::Http)?;
+    let websocket = Endpoint::parse(&job.websocket_urls()[0], Protocol::WebSocket)?;
+    let blocks = Blocks::new(hashes);
     let (mut watches, mut not_offered) = (Vec::new(), Vec::new());
-    for tier in [Tier::Preconfirmed, Tier::Sealed].into_iter().filter(|tier| common.tiers.contains(tier)) {
-        match tiers::watch(tier, &ready.http, Some(&websocket), Arc::clone(&indexes), start)? {
+    let tiers = Tier::ALL.into_iter().filter(|&tier| tier != Tier::Accepted && job.common.tiers.contains(tier));
+    for tier in tiers {
+        match tiers::watch(tier, &http, Some(&websocket), Arc::clone(&blocks), start)? {
             Ok(watch) => watches.push(watch),
             Err(answer) => not_offered.push((tier, answer)),
         }
@@ -296,14 +309,13 @@ fn watch_tiers(job: &Job<'_>, ready: &Ready, hashes: &[B256], start: Instant) ->
 
 fn engine_config(job: &Job<'_>, ready: &Ready, start: Instant) -> Result<EngineConfig> {
     let intended_ns = match job.pace {
-        Pace::Open { rate_per_s, arrival } => {
-            let requests_per_s = rate_per_s / ready.plan.batch as f64;
-            Some(schedule::intended_times_ns(arrival, requests_per_s, ready.plan.request_count(), job.seed))
-        }
+        Pace::Open { tempo } => Some(tempo.intended_times_ns(ready.plan.batch, ready.plan.request_count(), job.seed)),
         Pace::Closed => None,
     };
+    let target =
+        |endpoint: &Endpoint| Ok(Arc::new(Target { address: endpoint.address()?, endpoint: endpoint.clone() }));
     Ok(EngineConfig {
-        address: ready.http.address()?,
+        targets: ready.targets.iter().map(target).collect::<Result<_>>()?,
         intended_ns,
         outstanding_max: job.outstanding_max(),
         stop_sending_ns: job.stop_after.map_or(u64::MAX, |after| after.as_nanos() as u64),
@@ -314,11 +326,18 @@ fn engine_config(job: &Job<'_>, ready: &Ready, start: Instant) -> Result<EngineC
     })
 }
 
-/// Waits until each tier has seen every accepted transaction, or nothing has arrived for a while.
-fn settle(job: &Job<'_>, watches: &[Watch], accepted: u64) {
+/// Accepted transactions, without those whose replacement was accepted too.
+fn expected_in_blocks(result: &EngineResult, metas: &[Meta]) -> u64 {
+    let accepted = |index: usize| result.transactions[index].outcome == Outcome::Accepted;
+    let is_replaced = |index: usize| metas[index].replaced_by != NONE && accepted(metas[index].replaced_by as usize);
+    (0..metas.len()).filter(|&index| accepted(index) && !is_replaced(index)).count() as u64
+}
+
+/// Waits until each tier has seen every transaction that should get there, or nothing has arrived for a while.
+fn settle(job: &Job<'_>, watches: &[Watch], expected: u64) {
     let mut last = (0, Instant::now());
     loop {
-        let waiting = |watch: &&Watch| watch.seen() < accepted && !watch.is_dead();
+        let waiting = |watch: &&Watch| watch.seen() < expected && !watch.is_dead();
         let seen: u64 = watches.iter().map(Watch::seen).sum();
         if seen != last.0 {
             last = (seen, Instant::now());
@@ -330,58 +349,21 @@ fn settle(job: &Job<'_>, watches: &[Watch], accepted: u64) {
     }
 }
 
-fn tier_reports(
-    result: &EngineResult,
-    arrivals: &[(Tier, String, Arrivals)],
-    not_offered: Vec<(Tier, NotOffered)>,
-) -> BTreeMap<Tier, TierReport> {
-    let measured = |source: String, arrived_ns: &dyn Fn(usize) -> u64, problem: Option<String>| {
-        let (histogram, missing) = report::tier_histogram(&result.transactions, arrived_ns);
-        TierReport::Measured { source, latency: Latency::of(&histogram), missing, problem }
-    };
-    let replied = |index: usize| result.transactions[index].history.answered_ns;
-    let mut tiers = BTreeMap::new();
-    tiers.insert(Tier::Accepted, measured("reply to eth_sendRawTransaction".into(), &replied, None));
-    for (tier, source, arrivals) in arrivals {
-        let arrived = |index: usize| arrivals.arrived_ns[index];
-        tiers.insert(*tier, measured(source.clone(), &arrived, arrivals.problem.clone()));
-    }
-    tiers.extend(not_offered.into_iter().map(|(tier, NotOffered(reason))| (tier, TierReport::NotOffered { reason })));
-    tiers
-}
-
-/// Accepted transactions that were not seen in a block, and how many were.
-fn open_transactions(
-    result: &EngineResult,
-    arrivals: &[(Tier, String, Arrivals)],
-    hashes: &[B256],
-) -> (Vec<B256>, u64) {
-    let sealed = arrivals.iter().find(|(tier, ..)| *tier == Tier::Sealed).map(|(.., arrivals)| &arrivals.arrived_ns);
-    let accepted = result.transactions.iter().enumerate().filter(|(_, tx)| tx.outcome == Outcome::Accepted);
+/// Accepted transactions that were not seen in a block, and how many were. Those whose replacement is in a block have ended.
+fn open_transactions(measured: &Measured, metas: &[Meta], hashes: &[B256]) -> (Vec<B256>, u64) {
+    let sealed = assemble::arrived_ns(measured, Tier::Sealed);
+    let accepted = measured.result.transactions.iter().enumerate().filter(|(_, tx)| tx.outcome == Outcome::Accepted);
+    let accepted = accepted.filter(|(index, _)| !assemble::is_replaced(measured, metas[*index]));
     let is_open = |index: usize| sealed.is_none_or(|arrived_ns| arrived_ns[index] == NEVER);
     let (open, seen): (Vec<usize>, Vec<usize>) = accepted.map(|(index, _)| index).partition(|&index| is_open(index));
     (open.into_iter().map(|index| hashes[index]).collect(), seen.len() as u64)
 }
 
-fn render_hdr_log(measured: &Measured) -> Result<Vec<u8>> {
-    let Measured { started, result, arrivals, .. } = measured;
-    let replied: Vec<u64> = result.transactions.iter().map(|tx| tx.history.answered_ns).collect();
-    let mut times = vec![TierTimes { tier: Tier::Accepted, arrived_ns: &replied }];
-    times
-        .extend(arrivals.iter().map(|(tier, _, arrivals)| TierTimes { tier: *tier, arrived_ns: &arrivals.arrived_ns }));
-    hdr_log::render(*started, &result.transactions, &times)
+/// Whether the generator was on time in an open loop.
+pub fn is_valid(result: &EngineResult, lag_limit_ns: u64) -> bool {
+    result.lag.is_empty() || result.lag.value_at_quantile(0.99) <= lag_limit_ns
 }
 
-fn load_report(job: &Job<'_>, plan: &Plan) -> LoadReport {
-    LoadReport {
-        workload: plan.mix.to_string(),
-        seed: plan.seed,
-        transactions: plan.transaction_count as u64,
-        accounts: plan.account_count as u64,
-        recipients: plan.recipient_count,
-        connections: plan.connection_count as u64,
-        outstanding_max: job.outstanding_max() as u64,
-        batch: plan.batch as u64,
-        pace: job.pace,
-    }
+pub fn count(job: &Job<'_>, result: &EngineResult) -> report::Counts {
+    report::count(result, job.stop_after.is_some())
 }

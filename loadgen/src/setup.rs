@@ -12,9 +12,10 @@ use serde_json::{Value, json};
 use crate::client::rpc::{self, RpcClient};
 use crate::error::{Error, Result};
 use crate::limits::{DEAL_HOLDERS_MAX, SETUP_BATCH_CALLS_MAX, SETUP_STALL_S_MAX};
+use crate::verify::METHOD_NOT_FOUND;
 use crate::workload::accounts::{self, Account};
 use crate::workload::transaction::Transaction;
-use crate::workload::{Chain, GasLimits, Kind, Plan, contracts};
+use crate::workload::{self, Chain, GasLimits, Kind, Plan, contracts};
 
 /// Fee cap of set-up transactions as a multiple of the base fee: they run for seconds, not for the whole run.
 const SETUP_FEE_CAP_MULTIPLE: u128 = 100;
@@ -51,6 +52,18 @@ pub struct NodeInfo {
     pub client: String,
     pub chain_id: u64,
     pub base_fee_wei: u128,
+}
+
+/// Waits until the node answers at all; its last error when it does not.
+pub fn wait_for_target(client: &mut RpcClient, wait: Duration) -> Result<()> {
+    let deadline = Instant::now() + wait;
+    loop {
+        match client.number("eth_chainId", json!([])) {
+            Ok(_) => return Ok(()),
+            Err(error) if Instant::now() >= deadline => return Err(error),
+            Err(_) => std::thread::sleep(Duration::from_millis(POLL_MS * 2)),
+        }
+    }
 }
 
 impl NodeInfo {
@@ -93,13 +106,18 @@ pub fn set_up(
     let (token, storage) = deploy(client, node, plan, fees, &addresses, funder)?;
     let gas_limits = gas_limits(client, plan, funder.address, token, storage)?;
     let max_fee_per_gas_wei = fee_cap_wei(node.base_fee_wei, fees.cap_multiple.into(), fees.tip_wei);
-    let gas_limit_max =
-        Kind::ALL.into_iter().filter(|&kind| plan.mix.contains(kind)).map(|kind| gas_limits.of(kind)).max();
-    let cost_wei = U256::from(max_fee_per_gas_wei) * U256::from(gas_limit_max.unwrap_or(0)) + U256::ONE;
+    let highest_fee_wei = if plan.mix.contains(Kind::Replacement) {
+        workload::replacement_fee_wei(max_fee_per_gas_wei)
+    } else {
+        max_fee_per_gas_wei
+    };
     let balances_wei = client.balances(&addresses, "latest")?;
     let mut transactions = SetupTransactions::start(client, node, fees, funder)?;
-    for ((&address, count), balance_wei) in addresses.iter().zip(plan.transactions_per_account()).zip(balances_wei) {
-        let value_wei = (U256::from(count) * cost_wei).saturating_sub(balance_wei);
+    let needs = plan.gas_per_account(&gas_limits).into_iter().zip(plan.transactions_per_account());
+    for ((&address, (gas, count)), balance_wei) in addresses.iter().zip(needs).zip(balances_wei) {
+        // One wei of value in each.
+        let needed_wei = U256::from(gas) * U256::from(highest_fee_wei) + U256::from(count);
+        let value_wei = needed_wei.saturating_sub(balance_wei);
         if value_wei > U256::ZERO {
             transactions.push(Some(address), value_wei, gas_limits.of(Kind::Transfer), Bytes::new());
         }
@@ -107,7 +125,16 @@ pub fn set_up(
     transactions.submit(client, fees.cap_multiple)?;
     let nonces = client.nonces(&addresses, "latest")?;
     let tip_wei = fees.tip_wei;
-    Ok(Chain { chain_id: node.chain_id, max_fee_per_gas_wei, tip_wei, gas_limits, nonces, token, storage })
+    let conditional = plan.mix.contains(Kind::Conditional) && offers_conditional(client)?;
+    Ok(Chain { chain_id: node.chain_id, max_fee_per_gas_wei, tip_wei, gas_limits, nonces, token, storage, conditional })
+}
+
+/// Asked with bytes that are no transaction: a node that has the method says so, one that has not says -32601.
+fn offers_conditional(client: &mut RpcClient) -> Result<bool> {
+    let answer = client.try_call("eth_sendRawTransactionConditional", json!(["0x", {}]))?;
+    Ok(!answer.is_err_and(|error| {
+        error.code == METHOD_NOT_FOUND || error.message.contains("eth_sendRawTransactionConditional")
+    }))
 }
 
 /// Creates the contracts that the mix needs and deals the tokens; the zero address where there is none.
@@ -121,21 +148,22 @@ fn deploy(
 ) -> Result<(Address, Address)> {
     let (mut token, mut storage) = (Address::ZERO, Address::ZERO);
     let mut creations = SetupTransactions::start(client, node, fees, funder)?;
-    if plan.mix.contains(Kind::Erc20) {
+    if plan.mix.kinds().any(Kind::needs_token) {
         token = creations.create(contracts::token_creation_code());
     }
-    if plan.mix.contains(Kind::Storage) {
+    if plan.mix.kinds().any(Kind::needs_storage) {
         storage = creations.create(contracts::storage_creation_code());
     }
     creations.submit(client, fees.cap_multiple)?;
-    if token.is_zero() {
+    // Who only reverts needs no tokens.
+    if !plan.mix.contains(Kind::Erc20) {
         return Ok((token, storage));
     }
     // The funder gets tokens too: the gas of a transfer is estimated from its account.
     let holders: Vec<Address> = std::iter::once(funder.address).chain(addresses.iter().copied()).collect();
     let amount = U256::from(TOKENS_PER_ACCOUNT);
     let deal_gas = |client: &mut RpcClient, holders: &[Address]| {
-        estimate_gas(client, funder.address, token, U256::ZERO, contracts::token_deal(holders, amount))
+        estimate_gas(client, funder.address, Some(token), U256::ZERO, contracts::token_deal(holders, amount))
     };
     let (base_gas, holder_gas) = match (deal_gas(client, &holders[..1])?, deal_gas(client, &holders[..2])?) {
         (Some(one), Some(two)) => (one, two.saturating_sub(one).max(1)),
@@ -164,19 +192,20 @@ fn gas_limits(
     let mut limits = GasLimits::default();
     // An index that no run reaches, so that nobody has paid for this account before.
     let stranger = accounts::recipient(plan.seed, u64::MAX);
-    if let Some(gas) = estimate_gas(client, from, stranger, U256::ONE, Bytes::new())? {
-        limits.transfer = limits.transfer.max(gas);
-    }
-    if plan.mix.contains(Kind::Erc20) {
-        let input = contracts::token_transfer(stranger, U256::ONE);
-        if let Some(gas) = estimate_gas(client, from, token, U256::ZERO, input)? {
-            limits.erc20 = limits.erc20.max(gas * 11 / 10);
+    if let Some(gas) = estimate_gas(client, from, Some(stranger), U256::ONE, Bytes::new())? {
+        for kind in [Kind::Transfer, Kind::Conditional, Kind::NonceGap, Kind::Replacement] {
+            limits.raise(kind, gas);
         }
     }
-    if plan.mix.contains(Kind::Storage) {
-        let input = contracts::storage_set(U256::MAX, U256::MAX);
-        if let Some(gas) = estimate_gas(client, from, storage, U256::ZERO, input)? {
-            limits.storage = limits.storage.max(gas * 11 / 10);
+    let calls = [
+        (Kind::Erc20, Some(token), contracts::token_transfer(stranger, U256::ONE)),
+        (Kind::Storage, Some(storage), contracts::storage_set(U256::MAX - U256::ONE, U256::MAX)),
+        (Kind::Hot, Some(storage), contracts::storage_set(U256::MAX, U256::MAX)),
+        (Kind::Deploy, None, contracts::storage_creation_code()),
+    ];
+    for (kind, to, input) in calls.into_iter().filter(|(kind, ..)| plan.mix.contains(*kind)) {
+        if let Some(gas) = estimate_gas(client, from, to, U256::ZERO, input)? {
+            limits.raise(kind, gas * 11 / 10);
         }
     }
     Ok(limits)
@@ -186,11 +215,14 @@ fn gas_limits(
 fn estimate_gas(
     client: &mut RpcClient,
     from: Address,
-    to: Address,
+    to: Option<Address>,
     value_wei: U256,
     input: Bytes,
 ) -> Result<Option<u64>> {
-    let call = json!({"from": from, "to": to, "value": format!("{value_wei:#x}"), "input": input});
+    let mut call = json!({"from": from, "value": format!("{value_wei:#x}"), "input": input});
+    if let Some(to) = to {
+        call["to"] = json!(to);
+    }
     let estimate = client.try_call("eth_estimateGas", json!([call]))?.ok();
     Ok(estimate.as_ref().and_then(rpc::quantity).and_then(|gas| u64::try_from(gas).ok()))
 }
@@ -271,7 +303,7 @@ impl<'a> SetupTransactions<'a> {
     fn check_funds(&self, client: &mut RpcClient, multiple: u64) -> Result<()> {
         let cost = |tx: &Transaction| tx.value_wei + U256::from(tx.max_fee_per_gas_wei) * U256::from(tx.gas_limit);
         let needed_wei: U256 = self.list.iter().map(cost).sum();
-        if needed_wei <= self.balance_wei {
+        if needed_wei <= self.balance_wei || faucet(client, self.funder.address, needed_wei)? {
             return Ok(());
         }
         // Asking again shows the balance of now, in case another run is using the same account.
@@ -328,6 +360,30 @@ impl<'a> SetupTransactions<'a> {
             }
         }
     }
+}
+
+/// Development nodes hold an account themselves and sign for it (`geth --dev`): it pays where ours cannot. False where there is
+/// none, or not enough in it.
+fn faucet(client: &mut RpcClient, to: Address, value_wei: U256) -> Result<bool> {
+    let accounts = client.try_call("eth_accounts", json!([]))?.unwrap_or_default();
+    let parsed =
+        accounts.as_array().into_iter().flatten().filter_map(|account| account.as_str()?.parse::<Address>().ok());
+    let addresses: Vec<Address> = parsed.filter(|&address| address != to).collect();
+    let balances_wei = client.balances(&addresses, "latest")?;
+    let richest = addresses.into_iter().zip(balances_wei).max_by_key(|&(_, balance_wei)| balance_wei);
+    let Some((from, _)) = richest.filter(|&(_, balance_wei)| balance_wei > value_wei) else { return Ok(false) };
+    let transaction = json!([{"from": from, "to": to, "value": format!("{value_wei:#x}")}]);
+    if client.try_call("eth_sendTransaction", transaction)?.is_err() {
+        return Ok(false);
+    }
+    let deadline = Instant::now() + Duration::from_secs(LEFTOVER_WAIT_S);
+    while Instant::now() < deadline {
+        if client.balances(&[to], "latest")?[0] >= value_wei {
+            return Ok(true);
+        }
+        std::thread::sleep(Duration::from_millis(POLL_MS));
+    }
+    Ok(false)
 }
 
 /// A set-up transaction that failed would make the whole run meaningless.

@@ -14,13 +14,13 @@ use serde_json::{Value, json};
 use crate::client::rpc::RpcClient;
 use crate::error::{Error, Result};
 
-const STATUS_METHOD: &str = "sequencer_getTransactionStatus";
+pub const STATUS_METHOD: &str = "sequencer_getTransactionStatus";
 const RECEIPT_METHOD: &str = "eth_getTransactionReceipt";
 
 /// States in which the history of a transaction has ended: in a block, or given up with a reason. Every other state,
 /// known or not, is none: a state that this list lacks fails the check instead of hiding a loss.
-const END_STATES: [&str; 10] =
-    ["sealed", "posted", "safe", "finalized", "replaced", "dropped", "invalidated", "rejected", "expired", "evicted"];
+const END_STATES: [&str; 9] =
+    ["sealed", "posted", "safe", "finalized", "replaced", "invalidated", "expired", "evicted", "stopped"];
 
 /// Pause between rounds of questions.
 const ROUND_MS: u64 = 250;
@@ -29,7 +29,7 @@ const ROUND_MS: u64 = 250;
 const LOST_SHOWN_MAX: usize = 5;
 
 /// JSON-RPC's code for a method that does not exist.
-const METHOD_NOT_FOUND: i64 = -32601;
+pub const METHOD_NOT_FOUND: i64 = -32601;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Verification {
@@ -89,7 +89,7 @@ pub fn verify(client: &mut RpcClient, mut open: Vec<B256>, sealed: u64, wait: Du
     Ok(Verification { method: method.to_owned(), accepted, states, lost: open.len() as u64, lost_examples })
 }
 
-fn choose_method(client: &mut RpcClient) -> Result<&'static str> {
+pub fn choose_method(client: &mut RpcClient) -> Result<&'static str> {
     match client.try_call(STATUS_METHOD, json!([B256::ZERO]))? {
         Err(error) if error.code == METHOD_NOT_FOUND || error.message.contains(STATUS_METHOD) => Ok(RECEIPT_METHOD),
         _ => Ok(STATUS_METHOD),

@@ -2,14 +2,17 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that unwraps fails as it should")]
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Command, Output};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use alloy_consensus::{Transaction as _, TxEnvelope};
+use alloy_eips::Decodable2718;
 use alloy_primitives::{B256, U256, hex, keccak256};
 use serde_json::{Value, json};
+use tungstenite::{Message, WebSocket};
 
 /// What the node does beside answering.
 #[derive(Clone, Copy, Default)]
@@ -24,6 +27,10 @@ struct Script {
     deaf_from: Option<usize>,
     /// Acknowledges transactions and forgets them.
     forgetful: bool,
+    /// There is one sender, whose nonces count: a block takes what follows without a gap. Otherwise every nonce is 0.
+    one_sender: bool,
+    /// Acknowledges the n-th transaction and forgets it, once.
+    forget: Option<usize>,
     chunked: bool,
 }
 
@@ -31,14 +38,31 @@ struct Script {
 struct Chain {
     received: usize,
     accepted: Vec<B256>,
-    pending: Vec<B256>,
+    /// Nonce and hash.
+    pending: Vec<(u64, B256)>,
     blocks: Vec<Vec<B256>>,
+    /// With one sender: its next nonce.
+    nonce: Option<u64>,
 }
 
 impl Chain {
     /// Puts what is pending into a block; true when there was something.
     fn seal(&mut self) -> bool {
-        let block = std::mem::take(&mut self.pending);
+        self.pending.sort_unstable();
+        let ready = match &mut self.nonce {
+            None => self.pending.len(),
+            Some(next) => self
+                .pending
+                .iter()
+                .take_while(|(nonce, _)| {
+                    *nonce == *next && {
+                        *next += 1;
+                        true
+                    }
+                })
+                .count(),
+        };
+        let block: Vec<B256> = self.pending.drain(..ready).map(|(_, hash)| hash).collect();
         let sealed = !block.is_empty();
         if sealed {
             self.blocks.push(block);
@@ -54,9 +78,9 @@ fn start(script: Script) -> String {
 
 /// As `start`; also returns the URL of the node's WebSocket.
 fn start_with_websocket(script: Script) -> (String, String) {
-    let chain = Arc::new(Mutex::new(Chain::default()));
+    let chain = Arc::new(Mutex::new(Chain { nonce: script.one_sender.then_some(0), ..Chain::default() }));
     let http = listen(&chain, move |stream, chain| serve(stream, script, chain));
-    let websocket = listen(&chain, notify);
+    let websocket = listen(&chain, move |stream, chain| notify(stream, script, chain));
     (format!("http://{http}"), format!("ws://{websocket}"))
 }
 
@@ -74,10 +98,13 @@ fn listen(chain: &Arc<Mutex<Chain>>, serve: impl Fn(TcpStream, &Mutex<Chain>) + 
 }
 
 /// One subscription: preconfirmations in arrays, or a head per block.
-fn notify(stream: TcpStream, chain: &Mutex<Chain>) {
+fn notify(stream: TcpStream, script: Script, chain: &Mutex<Chain>) {
     let mut socket = tungstenite::accept(stream).unwrap();
-    let call: Value = serde_json::from_str(socket.read().unwrap().to_text().unwrap()).unwrap();
-    assert_eq!(call["method"], "eth_subscribe");
+    let Ok(first) = socket.read() else { return };
+    let call: Value = serde_json::from_str(first.to_text().unwrap()).unwrap();
+    if call["method"] != "eth_subscribe" {
+        return serve_websocket(socket, call, script, chain);
+    }
     socket.send(json!({"jsonrpc": "2.0", "id": call["id"], "result": "0x1"}).to_string().into()).unwrap();
     let mut told = 0;
     loop {
@@ -98,6 +125,36 @@ fn notify(stream: TcpStream, chain: &Mutex<Chain>) {
         };
         let message = json!({"jsonrpc": "2.0", "method": "eth_subscription", "params": {"subscription": "0x1", "result": result}});
         if socket.send(message.to_string().into()).is_err() {
+            return;
+        }
+    }
+}
+
+/// Calls by WebSocket. Every second reply is held back until the next one is out, or nothing comes for a while; pings come
+/// in between.
+fn serve_websocket(mut socket: WebSocket<TcpStream>, first: Value, script: Script, chain: &Mutex<Chain>) {
+    socket.get_ref().set_read_timeout(Some(Duration::from_millis(10))).unwrap();
+    let (mut held, mut call) = (None, Some(first));
+    loop {
+        if let Some(reply) = call.take().map(|call| reply(&call, script, chain).unwrap().to_string()) {
+            if held.is_none() {
+                held = Some(reply);
+            } else {
+                socket.send(reply.into()).unwrap();
+                socket.send(Message::Ping("are you there".into())).unwrap();
+            }
+        }
+        match socket.read() {
+            Ok(Message::Text(text)) => call = Some(serde_json::from_str(&text).unwrap()),
+            Ok(Message::Pong(payload)) => assert_eq!(payload, "are you there"),
+            Ok(_) => {}
+            Err(tungstenite::Error::Io(error)) if error.kind() == ErrorKind::WouldBlock => {}
+            Err(_) => return,
+        }
+        if call.is_none()
+            && let Some(reply) = held.take()
+            && socket.send(reply.into()).is_err()
+        {
             return;
         }
     }
@@ -168,18 +225,26 @@ fn answer(call: &Value, script: Script, chain: &mut Chain) -> Option<Value> {
     let result = match call["method"].as_str() {
         Some("eth_chainId") => json!("0xf214"),
         Some("eth_getBalance") => json!("0xffffffffffffffffffffffff"),
-        Some("eth_getTransactionCount") => json!("0x0"),
+        Some("eth_getTransactionCount") => json!(format!("{:#x}", chain.nonce.unwrap_or(0))),
+        Some("eth_getTransactionByHash") => {
+            let hash: B256 = call["params"][0].as_str().unwrap().parse().unwrap();
+            let is_known = chain.pending.iter().any(|(_, known)| *known == hash);
+            if is_known { json!({"blockNumber": null}) } else { Value::Null }
+        }
         Some("eth_blockNumber") => {
             chain.seal();
             json!(format!("{:#x}", chain.blocks.len()))
         }
         Some("eth_getBlockByNumber") => {
-            let number = call["params"][0]
-                .as_str()
-                .and_then(|text| usize::from_str_radix(text.trim_start_matches("0x"), 16).ok());
+            let tag = call["params"][0].as_str().unwrap();
+            // What is safe is two blocks behind, as long as blocks come.
+            let safe = chain.blocks.len().saturating_sub(2);
+            let number =
+                if tag == "safe" { Some(safe) } else { usize::from_str_radix(tag.trim_start_matches("0x"), 16).ok() };
             let hashes =
                 number.and_then(|number| chain.blocks.get(number.wrapping_sub(1))).cloned().unwrap_or_default();
-            json!({"baseFeePerGas": "0xf4240", "transactions": hashes})
+            let number = number.unwrap_or(chain.blocks.len());
+            json!({"baseFeePerGas": "0xf4240", "number": format!("{number:#x}"), "transactions": hashes})
         }
         Some("eth_getBlockByHash") => {
             let hash: B256 = call["params"][0].as_str().unwrap().parse().unwrap();
@@ -191,34 +256,7 @@ fn answer(call: &Value, script: Script, chain: &mut Chain) -> Option<Value> {
             let number = chain.blocks.iter().position(|block| block.contains(&hash));
             number.map_or(Value::Null, |number| json!({"blockNumber": format!("{:#x}", number + 1), "status": "0x1"}))
         }
-        Some("eth_sendRawTransaction") => {
-            chain.received += 1;
-            let due = |every: Option<usize>| every.is_some_and(|every| chain.received.is_multiple_of(every));
-            if let Some((at, pause)) = script.stall
-                && at == chain.received
-            {
-                std::thread::sleep(pause);
-            }
-            if script.deaf_from.is_some_and(|from| chain.received >= from) {
-                return Some(SILENCE);
-            }
-            if due(script.close_every) {
-                return None;
-            }
-            if due(script.refuse_every) {
-                let message = format!("nonce too low: tx {}, account 5", chain.received);
-                return Some(
-                    json!({"jsonrpc": "2.0", "id": call["id"], "error": {"code": -32000, "message": message}}),
-                );
-            }
-            let raw = hex::decode(call["params"][0].as_str().unwrap()).unwrap();
-            let hash = keccak256(raw);
-            if !script.forgetful {
-                chain.accepted.push(hash);
-                chain.pending.push(hash);
-            }
-            json!(hash)
-        }
+        Some("eth_sendRawTransaction") => return send(call, script, chain),
         _ => {
             return Some(
                 json!({"jsonrpc": "2.0", "id": call["id"], "error": {"code": -32601, "message": "no such method"}}),
@@ -226,6 +264,35 @@ fn answer(call: &Value, script: Script, chain: &mut Chain) -> Option<Value> {
         }
     };
     Some(json!({"jsonrpc": "2.0", "id": call["id"], "result": result}))
+}
+
+/// `eth_sendRawTransaction`, with what the script makes of it.
+fn send(call: &Value, script: Script, chain: &mut Chain) -> Option<Value> {
+    chain.received += 1;
+    let due = |every: Option<usize>| every.is_some_and(|every| chain.received.is_multiple_of(every));
+    if let Some((at, pause)) = script.stall
+        && at == chain.received
+    {
+        std::thread::sleep(pause);
+    }
+    if script.deaf_from.is_some_and(|from| chain.received >= from) {
+        return Some(SILENCE);
+    }
+    if due(script.close_every) {
+        return None;
+    }
+    if due(script.refuse_every) {
+        let message = format!("nonce too low: tx {}, account 5", chain.received);
+        return Some(json!({"jsonrpc": "2.0", "id": call["id"], "error": {"code": -32000, "message": message}}));
+    }
+    let raw = hex::decode(call["params"][0].as_str().unwrap()).unwrap();
+    let hash = keccak256(&raw);
+    if !script.forgetful && script.forget != Some(chain.received) {
+        let nonce = TxEnvelope::decode_2718_exact(&raw).unwrap().nonce();
+        chain.accepted.push(hash);
+        chain.pending.push((nonce, hash));
+    }
+    Some(json!({"jsonrpc": "2.0", "id": call["id"], "result": hash}))
 }
 
 struct Run {
@@ -236,10 +303,16 @@ struct Run {
 impl Run {
     #[track_caller]
     fn new(url: &str, flags: &str) -> Self {
-        let path =
-            std::env::temp_dir().join(format!("loadgen-{}-{}.json", std::process::id(), url.replace([':', '/'], "-")));
+        let path = std::env::temp_dir().join(format!(
+            "loadgen-{}-{}.json",
+            std::process::id(),
+            url.replace([':', '/', ','], "-")
+        ));
         let mut command = Command::new(env!("CARGO_BIN_EXE_loadgen"));
-        command.args(["run", "--url", url, "--no-progress", "--accounts", "20"]);
+        command.args(["run", "--url", url, "--no-progress"]);
+        if !flags.contains("--accounts") {
+            command.args(["--accounts", "20"]);
+        }
         command.args(flags.split(' ')).arg("--report-json").arg(&path);
         let output = command.output().unwrap();
         let report = std::fs::read(&path).map_or(Value::Null, |text| serde_json::from_slice(&text).unwrap());
@@ -384,4 +457,126 @@ fn a_missing_node_is_explained() {
 fn wrong_usage_exits_with_2() {
     Run::new("https://127.0.0.1:1", "--closed").check(2, &[]);
     Run::new("http://127.0.0.1:1", "--closed --assert p99<10").check(2, &[]);
+}
+
+#[test]
+fn transactions_go_by_websocket_and_replies_come_in_any_order() {
+    let (url, websocket) = start_with_websocket(Script { refuse_every: Some(100), ..Script::default() });
+    for batch in [1, 7] {
+        let flags = format!(
+            "--closed --transactions 700 --connections 3 --outstanding 4 --batch {batch} --transport ws --ws-url {websocket} --tiers accepted"
+        );
+        let run = Run::new(&url, &flags);
+        run.check(0, &[("accepted", 693), ("rejected", 7), ("transport_errors", 0), ("unanswered", 0)]);
+        assert_eq!(run.report["node"]["protocol"], "websocket");
+        assert_eq!(run.report["ends"], json!({"accepted; blocks were not watched": 693, "refused": 7}));
+    }
+}
+
+#[test]
+fn connections_are_dealt_out_over_targets() {
+    // The first refuses everything, and has half of the connections.
+    let (first, second) = (start(Script { refuse_every: Some(1), ..Script::default() }), start(Script::default()));
+    let flags = "--closed --transactions 400 --connections 4 --tiers accepted";
+    Run::new(&format!("{first},{second}"), flags).check(0, &[("accepted", 200), ("rejected", 200)]);
+}
+
+#[test]
+fn a_forgotten_transaction_is_sent_again() {
+    let script = Script { one_sender: true, forget: Some(40), ..Script::default() };
+    let (url, websocket) = start_with_websocket(script);
+    let flags = format!(
+        "--closed --transactions 100 --connections 1 --accounts 1 --ws-url {websocket} --tiers accepted,sealed"
+    );
+    let run = Run::new(&url, &flags);
+    run.check(0, &[("accepted", 100)]);
+    assert_eq!(run.report["resent"]["accepted"], 1, "{}", run.stdout());
+    assert_eq!(run.report["resent"]["reasons"], json!({"accepted, then gone from the pool": 1}));
+    assert_eq!((&run.report["ends"], &run.report["unexplained"]), (&json!({"in a block": 100}), &json!(0)));
+    // Left alone it holds up its sender, and has no reason.
+    let (url, websocket) = start_with_websocket(script);
+    let flags = flags.replace(flags.split_once("--ws-url ").unwrap().1.split(' ').next().unwrap(), &websocket);
+    let run = Run::new(&url, &format!("{flags} --no-resend --settle 200ms --assert unexplained==0"));
+    run.check(3, &[("accepted", 100)]);
+    assert_eq!(run.report["unexplained"], 1, "{}", run.stdout());
+    assert_eq!(run.report["ends"]["still in the pool when the run ended"], 60, "{}", run.stdout());
+}
+
+#[test]
+fn a_refused_transaction_is_sent_again() {
+    let script = Script { one_sender: true, refuse_every: Some(60), ..Script::default() };
+    let (url, websocket) = start_with_websocket(script);
+    let flags = format!(
+        "--closed --transactions 100 --connections 1 --accounts 1 --ws-url {websocket} --tiers accepted,sealed"
+    );
+    let run = Run::new(&url, &flags);
+    run.check(0, &[("accepted", 99), ("rejected", 1)]);
+    let expected = json!({"in a block": 99, "refused at first, in a block after it was sent again": 1});
+    assert_eq!(run.report["ends"], expected, "{}", run.stdout());
+}
+
+#[test]
+fn safe_is_a_tier_and_what_is_left_behind_is_missing() {
+    let (url, websocket) = start_with_websocket(Script::default());
+    let flags = format!("--rate 500 --duration 1s --connections 4 --ws-url {websocket} --tiers all --settle 400ms");
+    let run = Run::new(&url, &flags);
+    run.check(0, &[("accepted", 500)]);
+    let safe = &run.report["tiers"]["safe"];
+    let (count, missing) = (safe["latency"]["count"].as_u64().unwrap(), safe["missing"].as_u64().unwrap());
+    assert!(count > 300 && missing > 0 && count + missing == 500, "{safe}");
+}
+
+#[test]
+fn rates_can_grow() {
+    for (arrival, more) in [("ramp", ""), ("step", " --steps 3")] {
+        let url = start(Script::default());
+        let flags = format!(
+            "--rate 1000 --rate-from 200 --arrival {arrival}{more} --duration 1s --connections 4 --tiers accepted"
+        );
+        let run = Run::new(&url, &flags);
+        run.check(0, &[("planned", 600), ("accepted", 600)]);
+        let sent: Vec<u64> =
+            run.report["series"]["sent"].as_array().unwrap().iter().map(|n| n.as_u64().unwrap()).collect();
+        assert!(sent[..3].iter().sum::<u64>() * 2 < sent[7..].iter().sum::<u64>(), "{sent:?}");
+    }
+}
+
+#[test]
+fn the_page_stands_alone_and_answers_four_questions() {
+    let page = std::env::temp_dir().join(format!("loadgen-page-{}.html", std::process::id()));
+    let (url, websocket) = start_with_websocket(Script { refuse_every: Some(50), ..Script::default() });
+    let flags =
+        format!("--rate 500 --transactions 500 --connections 4 --ws-url {websocket} --report-html {}", page.display());
+    Run::new(&url, &flags).check(0, &[("accepted", 490)]);
+    let text = std::fs::read_to_string(&page).unwrap();
+    let _ = std::fs::remove_file(&page);
+    for question in ["How fast?", "How late?", "What failed?", "What was the bottleneck?"] {
+        assert!(text.contains(question), "{question}");
+    }
+    for plot in ["latency by percentile", "rate over time", "latency over time"] {
+        assert!(text.contains(&format!("aria-label=\"{plot}\"")), "{plot}");
+    }
+    assert!(text.contains("nonce too low: tx N, account N") && !text.contains("<script"), "{text}");
+}
+
+#[test]
+fn a_target_that_starts_late_is_waited_for() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    drop(listener);
+    let late = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(300));
+        let chain = Arc::new(Mutex::new(Chain::default()));
+        let listener = TcpListener::bind(address).unwrap();
+        for stream in listener.incoming() {
+            let chain = Arc::clone(&chain);
+            std::thread::spawn(move || serve(stream.unwrap(), Script::default(), &chain));
+        }
+    });
+    let run = Run::new(
+        &format!("http://{address}"),
+        "--closed --transactions 20 --connections 1 --tiers accepted --wait-for-target 20s",
+    );
+    run.check(0, &[("accepted", 20)]);
+    assert!(!late.is_finished());
 }

@@ -9,6 +9,7 @@ use alloy_consensus::Header;
 use alloy_eips::eip1559::{BaseFeeParams, calc_next_block_base_fee};
 use alloy_primitives::Log;
 
+use crate::builder::rewinds::Rewinds;
 use crate::primitives::{Address, B256, Bytes, Fork, Sequence, Span, U256};
 use crate::ring::append_log::{AppendReader, AppendStock, AppendWriter, append_log};
 use crate::ring::byte_log::{ByteReader, ByteStock, ByteWriter};
@@ -184,7 +185,7 @@ pub struct SealedBlock {
     pub requests: Vec<Bytes>,
     /// Length of the block's RLP in bytes.
     pub size_bytes: u64,
-    /// Memory that `block` holds, about.
+    /// Memory that `block` holds at most.
     pub held_bytes: u64,
     pub state: Snapshot,
     /// Durable before anyone outside is shown this block.
@@ -204,6 +205,8 @@ pub struct Heads {
     pub finalized_number: u64,
     /// Base fee of the block after the last of `recent`, in wei.
     pub next_base_fee_wei: u64,
+    /// Shown blocks that were taken back (a follower's only).
+    pub rewinds: Arc<Rewinds>,
 }
 
 impl Heads {
@@ -223,7 +226,31 @@ impl Heads {
         let above = usize::try_from(tip.header.number.saturating_sub(checked)).unwrap_or(usize::MAX);
         let latest = Arc::clone(&recent[recent.len().saturating_sub(above).max(1) - 1]);
         let number = latest.header.number;
-        Self { latest, recent, open, safe_number: number, finalized_number: number, next_base_fee_wei }
+        Self {
+            latest,
+            recent,
+            open,
+            safe_number: number,
+            finalized_number: number,
+            next_base_fee_wei,
+            rewinds: Arc::default(),
+        }
+    }
+
+    /// The same heads with blocks up to `safe` and `finalized` settled on L1.
+    #[must_use]
+    pub fn settled(mut self, safe: u64, finalized: u64) -> Self {
+        let latest = self.latest.header.number;
+        self.safe_number = latest.min(safe);
+        self.finalized_number = self.safe_number.min(finalized);
+        self
+    }
+
+    /// The same heads, which came after these blocks were taken back.
+    #[must_use]
+    pub fn rewound(mut self, rewinds: &Arc<Rewinds>) -> Self {
+        self.rewinds = Arc::clone(rewinds);
+        self
     }
 
     /// A recent sealed block by number; older ones are in the chain database.

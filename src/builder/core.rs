@@ -7,8 +7,13 @@
 mod admission;
 mod carry;
 mod checked;
+mod controls;
+pub mod delegated;
+mod operator;
 mod reads;
+mod settled;
 mod start;
+mod witness_limit;
 
 use std::borrow::Cow;
 use std::collections::{HashMap, VecDeque};
@@ -17,6 +22,7 @@ use std::sync::Arc;
 use foldhash::fast::RandomState;
 use revm::context::result::InvalidTransaction;
 
+use crate::admin::cells::Wanted;
 use crate::builder::block::{BlockContext, BlockMemory, Heads, OpenBlock, SealedBlock, StateDiff, next_base_fee_wei};
 use crate::builder::clock::next_timestamp;
 use crate::builder::conditions;
@@ -26,12 +32,14 @@ use crate::builder::sealing::ClosedBlock;
 use crate::builder::world::{World, WorldAccount, WorldError};
 use crate::journal::record::{AdmittedTx, CloseReason, Record};
 use crate::limits;
-use crate::mempool::{AccountView, Deferral, Invalid, Mempool, Removed, Submission, TxId, Verdict};
-use crate::messages::{BuilderReply, ChainMessage, IngressMessage};
+use crate::mempool::{AccountView, Counts, Deferral, Invalid, Mempool, Removed, Submission, TxId, Verdict};
+use crate::messages::{BuilderReply, ChainMessage, IngressMessage, MeasureJob};
 use crate::primitives::{Address, B256, Bytes, Fork, ReplyToken, Sequence, ShardId};
 use crate::runtime::slab::{SlabReader, TxHandle};
 use checked::Verdicts;
+use settled::Settlement;
 pub use start::{OpenStart, RestoredTx, Start, StartError};
+use witness_limit::{Tried, WitnessKnown};
 
 /// Both clocks at one moment.
 #[derive(Clone, Copy, Debug)]
@@ -52,6 +60,8 @@ pub struct CoreSettings {
     pub coinbase: Address,
     pub extra_data: Bytes,
     pub execute: bool,
+    /// Bytes that a transaction may have together with its witness, so that it can be settled; `None`: nothing is settled.
+    pub settlement_bytes_max: Option<u64>,
 }
 
 /// Where the core's decisions go.
@@ -74,6 +84,8 @@ pub trait Effects {
     fn journal_room(&self) -> JournalRoom;
     /// How far the journal is durable.
     fn durable(&self) -> Sequence;
+    /// Asks for a witness to be measured; false: nobody can take it now.
+    fn measure(&mut self, job: MeasureJob) -> bool;
     /// Pooled transactions that were recorded before this sequence are to be recorded once more; 0: none.
     fn carry_below(&self) -> Sequence;
 }
@@ -122,6 +134,7 @@ pub struct Payload {
     accepted_unix_ns: u64,
     /// Executions that paid the coinbase less than its conditions declare.
     unpaid_count: u32,
+    witness: WitnessKnown,
 }
 
 /// What the driver does after a turn.
@@ -181,8 +194,12 @@ pub struct Core {
     /// What is left to be carried forward, oldest first, and the sequence below which it was named.
     carrying: VecDeque<TxId>,
     carried_below: Sequence,
+    /// What the operator wants.
+    wanted: Wanted,
     /// What the execution client has said of our blocks.
     verdicts: Verdicts,
+    /// What L1 has made of them.
+    settlement: Settlement,
 }
 
 impl Core {
@@ -219,7 +236,9 @@ impl Core {
             gas_executed: 0,
             carrying: VecDeque::new(),
             carried_below: Sequence(0),
+            wanted: Wanted::default(),
             verdicts: Verdicts::default(),
+            settlement: Settlement::default(),
         };
         core.pool.set_base_fee(u128::from(core.next_base_fee_wei()));
         core
@@ -291,6 +310,7 @@ impl Core {
             sealed_unix_ns: sealed.sealed_unix_ns,
         };
         sealed.sequence = append(&mut self.sequence, &record, effects);
+        self.settlement.sealed(number, sealed.sequence);
         let sealed = Arc::new(sealed);
         self.executor.world().sealed(sealed.state.clone(), number, sealed.hash);
         self.parent = Arc::clone(&sealed);
@@ -325,10 +345,14 @@ impl Core {
             Phase::Idle => {
                 self.executor.world().trim();
                 self.retry_conditions_if_due(now);
-                let may_open =
-                    room == JournalRoom::Plenty && self.is_nearly_durable(effects) && self.may_open_unchecked();
+                let may_open = room == JournalRoom::Plenty
+                    && self.is_nearly_durable(effects)
+                    && !self.is_held()
+                    && self.may_open_unchecked()
+                    && self.settlement.may_open(&self.parent.header);
                 let has_work = may_open && self.settings.execute && self.best_fits_next_block(now, effects)?;
-                let is_waiting = !may_open && self.settings.execute && self.pool.best().is_some();
+                // What is held would wait for nothing.
+                let is_waiting = !may_open && !self.is_held() && self.settings.execute && self.pool.best().is_some();
                 if self.drain_until_ns.is_some_and(|until_ns| now.monotonic_ns >= until_ns || !(has_work || is_waiting))
                 {
                     return Ok(NextTurn::Drained);
@@ -344,7 +368,7 @@ impl Core {
         }
         let gas_start = self.gas_executed;
         for _ in 0..limits::EXECUTIONS_PER_TURN {
-            if effects.journal_room() < JournalRoom::Plenty || self.verdicts.is_halted() {
+            if effects.journal_room() < JournalRoom::Plenty || self.is_held() {
                 break;
             }
             match self.place_best(now, effects)? {
@@ -371,6 +395,12 @@ impl Core {
         before.is_none_or(|block| block.sequence <= effects.durable())
     }
 
+    /// What is in the pool.
+    #[must_use]
+    pub fn pool_counts(&self) -> Counts {
+        self.pool.counts()
+    }
+
     /// How many transactions are pooled: after a stop they wait in the journal for the next start.
     #[must_use]
     pub fn pooled_count(&self) -> u64 {
@@ -382,10 +412,16 @@ impl Core {
 
     /// Offers waiting conditional transactions again while no block is open: time alone may have met their conditions.
     fn retry_conditions_if_due(&mut self, now: Now) {
-        if self.pool.counts().conditional > 0 && now.monotonic_ns >= self.conditions_retry_ns {
+        if self.has_set_aside() && now.monotonic_ns >= self.conditions_retry_ns {
             self.pool.retry_deferred(Deferral::Condition, limits::CONDITIONAL_RETRIES_PER_BLOCK);
             self.conditions_retry_ns = now.monotonic_ns + limits::CONDITIONS_RETRY_NS;
         }
+    }
+
+    /// Whether something may wait for time alone: for its conditions, or to be measured again.
+    fn has_set_aside(&self) -> bool {
+        let counts = self.pool.counts();
+        counts.conditional > 0 || counts.deferred > 0
     }
 
     /// Whether the best transaction could be placed in the block that would be opened now; what could not is set aside or ended, so
@@ -398,6 +434,8 @@ impl Core {
                 let reason = Invalid::GasAboveBlock { tx: tx_gas_limit, block: block_gas_limit };
                 self.pool.invalid(id, reason, now.monotonic_ns, &mut self.removed);
                 self.settle_removed(now, effects);
+            } else if best.submission.payload.witness == WitnessKnown::Asked {
+                self.pool.defer(id, Deferral::Condition);
             } else if best.submission.conditions.is_none() || self.conditions_hold(id, now)? {
                 return Ok(true);
             } else {
@@ -442,7 +480,7 @@ impl Core {
 
     /// When an idle core without work has to look again.
     fn next_look(&self) -> NextTurn {
-        let retry_ns = (self.pool.counts().conditional > 0).then_some(self.conditions_retry_ns);
+        let retry_ns = self.has_set_aside().then_some(self.conditions_retry_ns);
         let due_ns = self.empty_due_ns().into_iter().chain(retry_ns).min();
         due_ns.map_or(NextTurn::OnMessage, NextTurn::At)
     }
@@ -450,16 +488,17 @@ impl Core {
     /// Opens a block that nobody else knows of until something is placed in it: its context is that of its first transaction.
     fn open(&mut self, timestamp: u64) -> Result<(), ExecutionError> {
         let parent = &self.parent.header;
+        let (prev_randao, parent_beacon_block_root) = self.settlement.origin_fields(parent);
         let context = BlockContext {
             number: parent.number + 1,
             parent_hash: self.parent.hash,
             timestamp,
             base_fee_per_gas_wei: self.next_base_fee_wei(),
-            prev_randao: B256::ZERO,
+            prev_randao,
             coinbase: self.settings.coinbase,
             gas_limit: next_gas_limit(parent.gas_limit, self.settings.gas_limit_target),
             extra_data: self.settings.extra_data.clone(),
-            parent_beacon_block_root: B256::ZERO,
+            parent_beacon_block_root,
             fork: (self.fork_at)(timestamp),
         };
         let filler = BlockFiller::open(context, &mut self.executor, &self.memory)?;
@@ -514,6 +553,10 @@ impl Core {
             }
             Room::NotThisOne | Room::None => return Ok(Step::Full),
         }
+        if best.submission.payload.witness == WitnessKnown::Asked {
+            self.pool.defer(id, Deferral::Condition);
+            return Ok(Step::Placed);
+        }
         let has_unpaid_budget = filling.unpaid_gas < limits::UNPAID_GAS_PER_BLOCK;
         if let Some(conditions) = &best.submission.conditions {
             if conditions.pays_coinbase_wei.is_some() && !has_unpaid_budget {
@@ -534,6 +577,9 @@ impl Core {
         let Some(pooled) = self.pool.get_by_id(id) else { return Ok(Step::Nothing) };
         let submission = pooled.submission;
         let payload = &submission.payload;
+        let is_unknown = payload.witness == WitnessKnown::Nothing;
+        let witness_bytes_max =
+            witness_limit::witness_bytes_max(&self.settings, submission.encoded_bytes).filter(|_| is_unknown);
         let tx = ExecutableTx {
             fields: &submission.fields,
             sender: submission.sender,
@@ -549,21 +595,19 @@ impl Core {
             preconfirmed_unix_ns: now.unix_ns,
         };
         let filler = &mut filling.filler;
-        let placed = match submission.conditions.as_deref().filter(|conditions| conditions.pays_coinbase_wei.is_some())
-        {
-            None => filler.place(&mut self.executor, &tx, placement).map(Some),
-            Some(conditions) => filler.place_if(&mut self.executor, &tx, placement, |paid_wei| {
-                matches!(conditions.judge_payment(paid_wei), Verdict::Met)
-            }),
-        };
-        match placed {
-            Ok(None) => {
+        let conditions = submission.conditions.as_deref();
+        match witness_limit::try_place(filler, &mut self.executor, &tx, placement, conditions, witness_bytes_max) {
+            Ok(Tried::Over) => {
+                self.gas_executed += tx.fields.gas_limit;
+                self.measure_witness(id, placement.hash, effects);
+            }
+            Ok(Tried::Unpaid) => {
                 let tx_gas_limit = tx.fields.gas_limit;
                 filling.unpaid_gas += tx_gas_limit;
                 self.gas_executed += tx_gas_limit;
                 self.set_unpaid_aside(id, placement.hash, now);
             }
-            Ok(Some(index)) => {
+            Ok(Tried::Placed(index)) => {
                 self.gas_executed += filling.filler.last_gas_used();
                 self.placed_index.insert(placement.hash, index);
                 let waiter = payload.waiter.map(|token| (payload.shard, token, Arc::clone(filling.filler.block())));
@@ -650,14 +694,14 @@ impl Core {
 
     fn close_if_due(&mut self, now: Now, effects: &mut impl Effects) -> Result<NextTurn, ExecutionError> {
         let Phase::Filling(filling) = &self.phase else { return Ok(NextTurn::OnMessage) };
-        let has_more = self.settings.execute && !self.verdicts.is_halted() && self.pool.best().is_some();
+        let has_more = self.settings.execute && !self.is_held() && self.pool.best().is_some();
         let is_draining = self.drain_until_ns.is_some_and(|until| !has_more || now.monotonic_ns >= until);
         match filling.deadline_ns {
             None if is_draining || !has_more => {
                 self.abandon();
                 return Ok(NextTurn::Now);
             }
-            Some(_) if is_draining => self.close(CloseReason::Stop, effects)?,
+            Some(_) if is_draining || !self.wanted.may_build() => self.close(CloseReason::Stop, effects)?,
             Some(deadline_ns) if now.monotonic_ns >= deadline_ns => self.close(CloseReason::Deadline, effects)?,
             Some(deadline_ns) if effects.journal_room() < JournalRoom::Plenty => {
                 return Ok(NextTurn::Held(deadline_ns));
@@ -776,8 +820,14 @@ mod checked_tests;
 #[cfg(test)]
 mod conditional_tests;
 #[cfg(test)]
+mod controls_tests;
+#[cfg(test)]
 mod differential_tests;
 #[cfg(test)]
 mod limits_tests;
+#[cfg(test)]
+mod operator_tests;
+#[cfg(test)]
+mod settled_tests;
 #[cfg(test)]
 mod tests;

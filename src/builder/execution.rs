@@ -16,6 +16,7 @@ use revm::context_interface::block::BlobExcessGasAndPrice;
 use revm::handler::{EthPrecompiles, MainnetEvm};
 use revm::primitives::TxKind;
 use revm::primitives::hardfork::SpecId;
+use revm::state::{EvmState, EvmStorageSlot};
 use revm::{ExecuteCommitEvm, ExecuteEvm, MainBuilder, SystemCallCommitEvm};
 
 use journal::WitnessJournal;
@@ -25,6 +26,7 @@ use crate::builder::world::{World, WorldError};
 use crate::codec::transaction;
 use crate::primitives::{Address, B256, Bytes, Fork, TxFields, TxType, U256};
 use crate::state::{Snapshot, StateReader};
+use crate::witness::bound::Touched;
 
 mod journal;
 
@@ -138,17 +140,17 @@ impl<R: StateReader> Executor<R> {
         })
     }
 
-    /// Executes one transaction and commits it only if `accepts` what it pays to the block's coinbase; the outcome is `Err` of what it
-    /// paid otherwise, and nothing changed.
+    /// Executes one transaction and commits it only if `accepts` what it would do; the outcome is `None` otherwise, and nothing changed.
     ///
     /// # Errors
     /// As [`Executor::execute`].
     pub fn execute_if(
         &mut self,
         tx: &ExecutableTx<'_>,
-        accepts: impl FnOnce(U256) -> bool,
-    ) -> Result<Result<Outcome, U256>, ExecutionError> {
+        accepts: impl FnOnce(&Trial<'_>) -> bool,
+    ) -> Result<Option<Outcome>, ExecutionError> {
         let coinbase = self.evm.ctx.block.beneficiary;
+        let number = self.evm.ctx.block.number.saturating_to::<u64>();
         let before_wei = self.world().account(coinbase)?.balance_wei;
         let mark = self.world().access_mark();
         let executed = self.evm.transact(tx_env(tx)).map_err(|error| {
@@ -156,13 +158,19 @@ impl<R: StateReader> Executor<R> {
             execution_error(error)
         })?;
         let after_wei = executed.state.get(&coinbase).map_or(before_wei, |account| account.info.balance);
-        let paid_wei = after_wei.saturating_sub(before_wei);
-        if !accepts(paid_wei) {
+        let block_hash_lowest = self.world().block_hash_lowest();
+        let trial = Trial {
+            paid_wei: after_wei.saturating_sub(before_wei),
+            // What an earlier transaction of the block asked for counts here too: more than is needed, never less.
+            headers: block_hash_lowest.map_or(1, |lowest| number.saturating_sub(lowest).max(1)),
+            state: &executed.state,
+        };
+        if !accepts(&trial) {
             self.world().forget_accesses(mark);
-            return Ok(Err(paid_wei));
+            return Ok(None);
         }
         self.evm.commit(executed.state);
-        Ok(Ok(outcome(executed.result)))
+        Ok(Some(outcome(executed.result)))
     }
 
     /// Makes the closing system calls and returns the block's EIP-7685 requests, type byte first, empty ones left out. The changes of
@@ -199,6 +207,36 @@ impl<R: StateReader> Executor<R> {
             Err(EVMError::Database(error)) => Err(ExecutionError::World(error)),
             Err(other) => Err(failed(other.to_string())),
         }
+    }
+}
+
+/// What a transaction would do at its place.
+pub struct Trial<'t> {
+    /// To the block's coinbase.
+    pub paid_wei: U256,
+    /// Headers that a witness of the block up to here begins with.
+    headers: u64,
+    state: &'t EvmState,
+}
+
+impl Trial<'_> {
+    /// What decides how large the transaction's witness can become. A reverted call has loaded what it has loaded, so it counts.
+    #[must_use]
+    pub fn touched(&self) -> Touched {
+        let mut touched = Touched { accounts: self.state.len(), headers: self.headers as usize, ..Touched::default() };
+        for account in self.state.values() {
+            if !account.storage.is_empty() {
+                touched.slots.push(account.storage.len());
+            }
+            let cleared = |slot: &&EvmStorageSlot| slot.present_value.is_zero() && !slot.original_value.is_zero();
+            touched.deletions += account.storage.values().filter(cleared).count();
+            touched.deletions += usize::from(account.is_selfdestructed() || account.is_empty());
+            if let Some(code) = account.info.code.as_ref().filter(|code| !code.is_empty()) {
+                touched.codes += 1;
+                touched.code_bytes += code.original_byte_slice().len();
+            }
+        }
+        touched
     }
 }
 

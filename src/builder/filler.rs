@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use alloy_primitives::Log;
 
-use crate::builder::block::{BlockContext, BlockMemory, OpenBlock, OpenBlockWriter, PlacedTx, StateDiff};
-use crate::builder::execution::{ExecutableTx, ExecutionError, Executor, Outcome};
+use crate::builder::block::{BlockContext, BlockMemory, OpenBlock, OpenBlockWriter, PlacedTx};
+use crate::builder::execution::{ExecutableTx, ExecutionError, Executor, Outcome, Trial};
 use crate::builder::sealing::ClosedBlock;
 use crate::builder::world::World;
 use crate::limits;
-use crate::primitives::{B256, Sequence, Span, TxFields, U256};
+use crate::primitives::{B256, Sequence, Span, TxFields};
 
 /// What a place in the block records of its transaction beside the execution's outcome.
 #[derive(Clone, Copy, Debug)]
@@ -38,7 +38,7 @@ pub struct BlockFiller {
     writer: OpenBlockWriter,
     gas_used: u64,
     last_gas_used: u64,
-    /// Memory of logs and codes; diffs and transactions are counted by their number.
+    /// Memory that logs and codes point to.
     payload_bytes: u64,
 }
 
@@ -70,13 +70,12 @@ impl BlockFiller {
         self.last_gas_used
     }
 
-    /// Memory that the block holds, about.
+    /// Memory that the block holds at most.
     #[must_use]
     pub fn held_bytes(&self) -> u64 {
-        let counted = self.writer.transactions.len() * size_of::<PlacedTx>()
-            + self.writer.diffs.len() * size_of::<StateDiff>()
-            + self.writer.bytes.len();
-        counted as u64 + self.payload_bytes
+        let writer = &self.writer;
+        let logs = writer.transactions.held_bytes() + writer.diffs.held_bytes() + writer.logs.held_bytes();
+        (logs + writer.codes.held_bytes() + writer.bytes.held_bytes()) as u64 + self.payload_bytes
     }
 
     #[must_use]
@@ -110,8 +109,7 @@ impl BlockFiller {
         Ok(self.append(executor.world(), tx, placement, outcome, code_count))
     }
 
-    /// As [`BlockFiller::place`], but only if `accepts` what the transaction pays to the coinbase; `Ok(None)` otherwise, and nothing
-    /// changed.
+    /// As [`BlockFiller::place`], but only if `accepts` what the transaction would do; `Ok(None)` otherwise, and nothing changed.
     ///
     /// # Errors
     /// As [`BlockFiller::place`].
@@ -120,13 +118,11 @@ impl BlockFiller {
         executor: &mut Executor,
         tx: &ExecutableTx<'_>,
         placement: Placement,
-        accepts: impl FnOnce(U256) -> bool,
+        accepts: impl FnOnce(&Trial<'_>) -> bool,
     ) -> Result<Option<u32>, ExecutionError> {
         let code_count = executor.world().new_codes().len();
-        match executor.execute_if(tx, accepts)? {
-            Ok(outcome) => Ok(Some(self.append(executor.world(), tx, placement, outcome, code_count))),
-            Err(_underpaid_wei) => Ok(None),
-        }
+        let outcome = executor.execute_if(tx, accepts)?;
+        Ok(outcome.map(|outcome| self.append(executor.world(), tx, placement, outcome, code_count)))
     }
 
     /// Makes the closing system calls and takes the block's net changes.

@@ -4,6 +4,8 @@ pub mod core;
 
 pub mod block;
 
+pub mod rewinds;
+
 pub mod world;
 
 pub mod execution;
@@ -13,6 +15,8 @@ pub mod filler;
 pub mod block_execution;
 
 pub mod sealing;
+
+pub mod assembly;
 
 pub mod clock;
 

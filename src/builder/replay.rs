@@ -67,6 +67,12 @@ pub fn genesis_over(spec: &ChainSpec, state: Snapshot) -> SealedBlock {
     sealed_over(spec, spec.genesis_header(state.root()), state)
 }
 
+/// Block 0 where its state is somebody else's: `root` is that state's, `state` stands in its place.
+#[must_use]
+pub fn genesis_elsewhere(spec: &ChainSpec, root: B256, state: Snapshot) -> SealedBlock {
+    sealed_over(spec, spec.genesis_header(root), state)
+}
+
 /// The state root of block 0, made in memory: for a directory whose state has grown beyond it.
 ///
 /// # Errors
@@ -238,6 +244,46 @@ impl<'s, S: StateStore<Reader = Snapshot>> Replay<'s, S> {
         Ok(replay)
     }
 
+    /// Stands on blocks that are executed, oldest first and not none, in a world over the newest.
+    pub fn over(spec: &'s ChainSpec, store: &'s mut S, world: World, recent: Vec<Arc<SealedBlock>>) -> Self {
+        let newest = recent.last().expect("there is always block 0");
+        let fork = spec.fork_at(newest.header.timestamp);
+        let executor = Executor::new(world, spec.chain_id, spec.deposit_contract, fork);
+        let held_bytes = recent.iter().map(|block| block.held_bytes).sum();
+        let memory = BlockMemory::new(limits::BLOCK_MEMORY_BLOCKS, limits::BLOCK_BODY_BYTES_MAX);
+        Self { spec, store, executor, memory, sealer: Sealer::default(), recent, held_bytes, stands_on_header: false }
+    }
+
+    /// Stands on an older version of the state, or on block 0, made again; then executes what `chain` has behind it, so that a block is newest whose
+    /// transactions are there.
+    ///
+    /// # Errors
+    /// A block hash that is missing, a block that does not come out as stored.
+    pub fn restart(&mut self, base: Option<Base>, chain: &impl BlockSource) -> Result<(), ReplayError> {
+        self.stands_on_header = base.is_some();
+        let sealed = match base {
+            Some(base) => sealed_over(self.spec, base.header, base.state),
+            None => genesis_block(self.spec, &mut *self.store)?,
+        };
+        let newest = sealed.header.number;
+        let mut world = World::new(sealed.state.clone());
+        for number in newest.saturating_sub(255)..=newest {
+            let hash = chain.hash_by_number(number)?.ok_or(ReplayError::BlockMissing { number })?;
+            world.set_block_hash(number, hash);
+        }
+        let fork = self.spec.fork_at(sealed.header.timestamp);
+        self.executor = Executor::new(world, self.spec.chain_id, self.spec.deposit_contract, fork);
+        self.held_bytes = sealed.held_bytes;
+        self.recent = vec![Arc::new(sealed)];
+        self.stored(chain)
+    }
+
+    /// The newest blocks, oldest first.
+    #[must_use]
+    pub fn recent(&self) -> &[Arc<SealedBlock>] {
+        &self.recent
+    }
+
     /// Executes everything that is stored behind what the replay stands on.
     ///
     /// # Errors
@@ -259,6 +305,23 @@ impl<'s, S: StateStore<Reader = Snapshot>> Replay<'s, S> {
         txs: &mut dyn Iterator<Item = Result<StoredTxView<'_>, ChainError>>,
     ) -> Result<SealedBlock, ReplayError> {
         let number = header.number;
+        let sealed = self.execute(header, txs)?;
+        if sealed.hash != *hash {
+            return Err(ReplayError::HashDiffers { number, stored: *hash, executed: sealed.hash });
+        }
+        Ok(sealed)
+    }
+
+    /// Executes the next block. It has its own hash, which the caller compares; then [`Replay::remember`] makes it the newest.
+    ///
+    /// # Errors
+    /// A transaction that does not decode or cannot be in this block; the state.
+    pub fn execute(
+        &mut self,
+        header: &Header,
+        txs: &mut dyn Iterator<Item = Result<StoredTxView<'_>, ChainError>>,
+    ) -> Result<SealedBlock, ReplayError> {
+        let number = header.number;
         self.sealer.begin();
         let mut filler = BlockFiller::open(context_of(header, self.spec), &mut self.executor, &self.memory)?;
         for (index, tx) in txs.enumerate() {
@@ -276,20 +339,23 @@ impl<'s, S: StateStore<Reader = Snapshot>> Replay<'s, S> {
             filler.place(&mut self.executor, &executable, placement)?;
         }
         let closed = filler.close(&mut self.executor, Sequence(0))?;
-        let sealed = self.sealer.seal(closed, &self.tip().state.clone(), self.store, clock::wall_unix_ns())?;
-        if sealed.hash != *hash {
-            return Err(ReplayError::HashDiffers { number, stored: *hash, executed: sealed.hash });
-        }
-        Ok(sealed)
+        Ok(self.sealer.seal(closed, &self.tip().state.clone(), self.store, clock::wall_unix_ns())?)
     }
 
     /// The newest block.
-    fn tip(&self) -> &Arc<SealedBlock> {
+    ///
+    /// # Panics
+    /// Never: there is always one.
+    #[must_use]
+    pub fn tip(&self) -> &Arc<SealedBlock> {
         self.recent.last().expect("the list starts with block 0 and keeps its last")
     }
 
     /// Makes a block the parent of the next.
-    fn remember(&mut self, sealed: SealedBlock) -> Result<(), ReplayError> {
+    ///
+    /// # Errors
+    /// The state's.
+    pub fn remember(&mut self, sealed: SealedBlock) -> Result<(), ReplayError> {
         self.executor.world().sealed(sealed.state.clone(), sealed.header.number, sealed.hash);
         self.held_bytes += sealed.held_bytes;
         self.recent.push(Arc::new(sealed));

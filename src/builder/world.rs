@@ -177,6 +177,11 @@ impl<R: StateReader> World<R> {
         &self.new_codes
     }
 
+    /// From here on a code that was deployed before is listed once more when it is deployed again: for who takes a block apart.
+    pub fn list_codes_anew(&mut self) {
+        self.new_code_hashes.clear();
+    }
+
     /// The account under the open block.
     ///
     /// # Errors
@@ -306,6 +311,12 @@ impl<R: StateReader> World<R> {
         self.set_account(address, if empty { WorldAccount::ABSENT } else { next }, false)
     }
 
+    /// The oldest block whose hash was asked for while the block is open.
+    #[must_use]
+    pub fn block_hash_lowest(&self) -> Option<u64> {
+        self.access.block_hash_lowest
+    }
+
     /// Where the record of accesses stands, for [`World::forget_accesses`].
     #[must_use]
     pub fn access_mark(&self) -> AccessMark {
@@ -329,6 +340,7 @@ impl<R: StateReader> World<R> {
                 cached.accessed = 0;
             }
         }
+        self.access.own_codes.truncate(mark.own_codes);
         self.access.block_hash_lowest = mark.block_hash_lowest;
     }
 
@@ -344,12 +356,41 @@ impl<R: StateReader> World<R> {
             accounts: std::mem::take(&mut self.access.accounts),
             slots: std::mem::take(&mut self.access.slots),
             codes,
+            own_codes: std::mem::take(&mut self.access.own_codes),
             block_hash_lowest: self.access.block_hash_lowest,
             deleted_accounts: std::mem::take(&mut self.access.deleted_accounts),
             deleted_slots: std::mem::take(&mut self.access.deleted_slots),
         };
         self.access.begin();
         Ok(accesses)
+    }
+
+    /// As [`World::take_accesses`], behind what `all` holds already: for who looks at each transaction's record by itself.
+    ///
+    /// # Errors
+    /// As [`World::take_accesses`].
+    pub fn append_accesses(&mut self, all: &mut Accesses) -> Result<(), WorldError> {
+        for index in 0..self.access.codes.len() {
+            let hash = self.access.codes[index];
+            let code = self.code(hash)?.original_bytes();
+            all.codes.push((hash, code));
+        }
+        all.own_codes.append(&mut self.access.own_codes);
+        all.accounts.append(&mut self.access.accounts);
+        all.slots.append(&mut self.access.slots);
+        all.deleted_accounts.append(&mut self.access.deleted_accounts);
+        all.deleted_slots.append(&mut self.access.deleted_slots);
+        all.block_hash_lowest = match (all.block_hash_lowest, self.access.block_hash_lowest) {
+            (Some(all), Some(own)) => Some(all.min(own)),
+            (all, own) => all.or(own),
+        };
+        self.access.begin();
+        Ok(())
+    }
+
+    /// Exchanges what the world stands on for something that says the same of everything that is not in the caches.
+    pub fn stand_on(&mut self, snapshot: R) {
+        self.snapshot = snapshot;
     }
 
     /// Forgets what the open block has changed, as if it had never been opened.
@@ -395,6 +436,7 @@ impl<R: StateReader> World<R> {
         let cached = self.codes.entry(hash).or_insert_with(|| CachedCode { code: code.clone(), accessed: 0 });
         if std::mem::replace(&mut cached.accessed, opening) != opening {
             self.access.codes.push(hash);
+            self.access.own_codes.push(hash);
         }
     }
 

@@ -32,6 +32,10 @@ pub enum EndReason {
     Execution = 8,
     /// Of processes without a journal: they were told to stop before the transaction's turn came.
     Stopped = 9,
+    /// `required`: the bytes that a witness may have, `actual`: those of the transaction's.
+    WitnessTooLarge = 10,
+    /// `admin_dropTransaction`, `admin_dropSender`.
+    Operator = 11,
 }
 
 impl EndReason {
@@ -48,6 +52,8 @@ impl EndReason {
             Self::ConditionImpossible,
             Self::Execution,
             Self::Stopped,
+            Self::WitnessTooLarge,
+            Self::Operator,
         ]
         .into_iter()
         .find(|reason| *reason as u8 == code)
@@ -66,6 +72,8 @@ impl EndReason {
             Self::ConditionImpossible => "condition can no longer be met",
             Self::Execution => "invalid at its place in the block",
             Self::Stopped => "the process stopped before its turn came",
+            Self::WitnessTooLarge => "settlement witness too large",
+            Self::Operator => "dropped by the operator",
         }
     }
 }
@@ -162,6 +170,7 @@ pub fn stored_end(end: &PoolEnd) -> EndState {
         PoolEnd::Placed => EndState::Included,
         PoolEnd::Replaced { by } => EndState::Replaced { by },
         PoolEnd::Expired { .. } => dropped(EndReason::Expired),
+        PoolEnd::DroppedByOperator => dropped(EndReason::Operator),
         PoolEnd::Evicted { tip_wei, newcomer_tip_wei } => {
             invalidated(EndReason::Evicted, U256::from(newcomer_tip_wei), U256::from(tip_wei))
         }
@@ -173,6 +182,9 @@ pub fn stored_end(end: &PoolEnd) -> EndState {
         }
         PoolEnd::Invalidated(Invalid::GasAboveBlock { tx, block }) => {
             invalidated(EndReason::GasAboveBlock, U256::from(block), U256::from(tx))
+        }
+        PoolEnd::Invalidated(Invalid::Witness { bytes, bytes_max }) => {
+            invalidated(EndReason::WitnessTooLarge, U256::from(bytes_max), U256::from(bytes))
         }
         PoolEnd::Invalidated(Invalid::SenderHasCode { .. }) => dropped(EndReason::SenderHasCode),
         PoolEnd::Invalidated(Invalid::Condition(_)) => dropped(EndReason::ConditionImpossible),
@@ -186,10 +198,10 @@ mod tests {
 
     #[test]
     fn every_reason_code_reads_back() {
-        for code in 1..=9 {
+        for code in 1..=11 {
             assert_eq!(EndReason::from_code(code).expect("known") as u8, code);
         }
         assert_eq!(EndReason::from_code(0), None);
-        assert_eq!(EndReason::from_code(10), None);
+        assert_eq!(EndReason::from_code(12), None);
     }
 }

@@ -11,7 +11,7 @@ use rand::{Rng, RngCore, SeedableRng};
 
 use super::test_dir::TestDir;
 use super::*;
-use crate::primitives::{Address, B256, Bloom, Bytes, Span};
+use crate::primitives::{Address, B256, Bloom, Bytes, Span, Tier};
 
 /// Small enough that maps grow, tables fill and segments merge within a short history.
 const SMALL: ChainLimits = ChainLimits {
@@ -743,4 +743,36 @@ fn header_bloom_is_field_six() {
     }
     rlp.push(0);
     assert!(super::writer::header_bloom(&rlp).is_err());
+}
+
+/// Times of settlement stand under the block's hash: each tier is added to the others, a later time replaces an earlier one.
+#[test]
+fn blocks_remember_when_they_were_posted_safe_and_final() {
+    let dir = TestDir::new("chain-settled");
+    let mut rng = StdRng::seed_from_u64(9);
+    let blocks: Vec<ModelBlock> = (0..4).map(|number| random_block(&mut rng, number, 2)).collect();
+    let hash = |number: usize| blocks[number].hash;
+    let (mut writer, reader) = ChainWriter::open(dir.path(), SMALL).unwrap();
+    blocks.iter().for_each(|block| block.append_to(&mut writer).unwrap());
+    let times = |reader: &ChainReader, number: usize| {
+        let record = reader.status(&hash(number)).unwrap()?;
+        assert_eq!(record.end, EndState::Included);
+        Some([record.times.posted_unix_ms, record.times.safe_unix_ms, record.times.finalized_unix_ms])
+    };
+    writer.put_settled(Tier::Posted, 1, 2, 500).unwrap();
+    writer.put_settled(Tier::Safe, 1, 1, 510).unwrap();
+    writer.put_settled(Tier::Finalized, 1, 1, 520).unwrap();
+    assert_eq!(times(&reader, 0), None);
+    assert_eq!(times(&reader, 1), Some([Some(500), Some(510), Some(520)]));
+    assert_eq!(times(&reader, 2), Some([Some(500), None, None]));
+    // Beyond the newest block there is nothing to remember; who fell back gets a new time.
+    writer.put_settled(Tier::Safe, 1, 9, 530).unwrap();
+    assert_eq!(times(&reader, 1), Some([Some(500), Some(530), Some(520)]));
+    assert_eq!(times(&reader, 3), Some([None, Some(530), None]));
+    writer.put_settled(Tier::Safe, 7, 9, 540).unwrap();
+    assert_eq!(times(&reader, 3), Some([None, Some(530), None]));
+    writer.sync().unwrap();
+    drop(writer);
+    let (_writer, reader) = ChainWriter::open(dir.path(), SMALL).unwrap();
+    assert_eq!(times(&reader, 1), Some([Some(500), Some(530), Some(520)]));
 }

@@ -7,10 +7,14 @@ use std::time::Duration;
 
 use super::sealed_record::{Recorder, ended_record};
 use super::{ChainError, ChainSyncer, ChainWriter};
+use crate::builder::block::SealedBlock;
 use crate::limits;
 use crate::messages::ChainMessage;
+use crate::metrics::ChainMeter;
+use crate::metrics::block_times::Accepted;
 use crate::primitives::Sequence;
 use crate::ring::{Consumer, Doorbell};
+use crate::runtime::clock;
 use crate::topology::Shared;
 
 /// Appends until a `Stop` arrives, then syncs. What is not durable in the journal yet waits here, and all behind it.
@@ -29,11 +33,15 @@ pub fn run(
         match inbox.pop() {
             Some(ChainMessage::Sealed(sealed)) => {
                 wait_until_durable(sealed.sequence, doorbell, shared);
+                let start_ns = clock::monotonic_ns();
                 let (record, statuses) = recorder.record(&sealed);
                 writer.append(&record)?;
                 writer.put_statuses(statuses)?;
+                shared.metrics.chain.append.record(clock::monotonic_ns() - start_ns);
+                measure(&sealed, clock::wall_unix_ns(), &shared.metrics.chain);
                 processed(sealed.sequence, shared);
                 shared.execution.bell.ring();
+                shared.settlement.bell.ring();
                 shared.block_memory.prepare_like(&sealed.block, limits::BLOCK_MEMORY_BLOCKS);
             }
             Some(ChainMessage::Forget(block)) => drop(block),
@@ -41,6 +49,9 @@ pub fn run(
                 wait_until_durable(gate, doorbell, shared);
                 writer.put_status(&ended_record(hash, accepted_unix_ns, ended_unix_ns, &end))?;
                 processed(gate, shared);
+            }
+            Some(ChainMessage::Settled { tier, first, last, unix_ns }) => {
+                writer.put_settled(tier, first, last, unix_ns / 1_000_000)?;
             }
             // All before it was durable when it was appended.
             Some(ChainMessage::Stop) => {
@@ -50,6 +61,25 @@ pub fn run(
             }
             None => doorbell.park(Some(Duration::from_nanos(limits::PARK_NS_MAX)), || !inbox.is_empty()),
         }
+    }
+}
+
+/// Counts what a block's transactions have waited for, by the clock that says when they were accepted. Its record is durable: `latest` shows it.
+fn measure(sealed: &SealedBlock, now_unix_ns: u64, meter: &ChainMeter) {
+    let mut accepted_ns_sum: u128 = 0;
+    let mut count = 0;
+    for tx in sealed.block.transactions.iter() {
+        meter.preconfirmed.record(tx.preconfirmed_unix_ns.saturating_sub(tx.accepted_unix_ns));
+        meter.sealed.record(now_unix_ns.saturating_sub(tx.accepted_unix_ns));
+        accepted_ns_sum += u128::from(tx.accepted_unix_ns);
+        count += 1;
+    }
+    meter.transactions.add(count);
+    meter.gas.add(sealed.header.gas_used);
+    if count > 0 {
+        // A mean of 64-bit numbers.
+        let unix_ns = (accepted_ns_sum / u128::from(count)) as u64;
+        meter.block_times.put(sealed.header.number, Accepted { tx_count: count, unix_ns });
     }
 }
 

@@ -23,9 +23,12 @@ use super::record::{
     encode_receipt_row, padded,
 };
 use super::slot::{BLOOM_SLOT_BYTES, OFFSET_SLOT_BYTES, encode_bloom, encode_offset};
-use super::status::{StatusLimits, StatusRecord, StatusWriter};
+use super::status::{EndState, StatusLimits, StatusRecord, StatusWriter, TierTimes};
 use super::{ChainLimits, filter, recovery};
-use crate::primitives::{Address, B256, Bloom, Span};
+use crate::primitives::{Address, B256, Bloom, Span, Tier};
+
+/// Blocks of one call whose times of settlement are remembered: more than two hours of them.
+const SETTLED_BLOCKS_MAX: u64 = 8_192;
 
 /// A block as the chain thread receives it.
 #[derive(Clone, Copy, Debug)]
@@ -239,6 +242,28 @@ impl ChainWriter {
     /// Stores how one transaction ended. Many at once: [`ChainWriter::put_statuses`].
     pub fn put_status(&mut self, record: &StatusRecord) -> Result<(), ChainError> {
         self.put_statuses(std::slice::from_ref(record))
+    }
+
+    /// Remembers when blocks `first` to `last` were posted, safe or final: one record of each block, under its hash, which the times of its
+    /// transactions are completed from. Of many at once only the newest are remembered.
+    pub fn put_settled(&mut self, tier: Tier, first: u64, last: u64, unix_ms: u64) -> Result<(), ChainError> {
+        let last = last.min(self.block_count.saturating_sub(1));
+        let first = first.max(last.saturating_sub(SETTLED_BLOCKS_MAX - 1));
+        let view = ChainReader { shared: Arc::clone(&self.shared) }.view();
+        let mut records = Vec::new();
+        for number in first..=last {
+            let Some(hash) = view.hash_by_number(number)? else { continue };
+            let known = self.shared.status.find(&hash)?;
+            let fresh = TierTimes { accepted_unix_ms: unix_ms, ..TierTimes::default() };
+            let mut times = known.map_or(fresh, |record| record.times);
+            match tier {
+                Tier::Posted => times.posted_unix_ms = Some(unix_ms),
+                Tier::Safe => times.safe_unix_ms = Some(unix_ms),
+                Tier::Finalized => times.finalized_unix_ms = Some(unix_ms),
+            }
+            records.push(StatusRecord { hash, end: EndState::Included, times });
+        }
+        self.put_statuses(&records)
     }
 
     /// Forgets statuses older than the retention. Storing newer ones does the same.

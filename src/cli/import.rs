@@ -15,6 +15,7 @@ use crate::primitives::Bytes;
 use crate::state::Store;
 use crate::state::files::file_disk::FileDisk;
 use crate::state::files::recovery::StateSettings;
+use crate::topology::imported;
 use crate::topology::startup::hash_pool;
 use crate::witness::import::{Importer, next_block};
 
@@ -66,6 +67,8 @@ fn import(spec: &ChainSpec, file: &Bytes, data_dir: &Path, witness_dir: Option<&
     writer.append(&Recorder::default().record(&genesis).0)?;
     let mut importer = Importer::new(spec, &mut store, &genesis);
     let (mut offset, mut count) = (0, 0_u64);
+    let mut newest = None;
+    let mut has_withdrawals = false;
     while let Some(bytes) = next_block(file, offset)? {
         let imported = importer.block(&bytes).with_context(|| format!("block {} of the file", count + 1))?;
         let header = &imported.block.header;
@@ -79,12 +82,17 @@ fn import(spec: &ChainSpec, file: &Bytes, data_dir: &Path, witness_dir: Option<&
         append_executed(&mut writer, header, block.hash, &block.transactions, &block.withdrawals, &imported.executed)?;
         let (number, hash, root) = (header.number, imported.block.hash, header.state_root);
         println!("block {number} {hash} root {root} witness {bytes_out} bytes, {nodes} nodes, {codes} codes");
+        has_withdrawals |= !block.withdrawals.is_empty();
+        newest = Some((number, hash));
         offset += bytes.len();
         count += 1;
     }
     // The state may lag the chain database, never lead it.
     writer.sync()?;
     syncer.sync(u64::MAX)?;
+    if let Some((number, hash)) = newest.filter(|_| !has_withdrawals) {
+        imported::write(data_dir, number, hash).with_context(|| data_dir.display().to_string())?;
+    }
     println!("imported {count} blocks");
     Ok(())
 }

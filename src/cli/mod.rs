@@ -1,12 +1,17 @@
 //! The command line: one file per command.
 
 mod dev;
+mod doctor;
+mod embedded_l1;
+mod follow;
 mod genesis;
 mod import;
 mod journal;
+mod l1;
 mod logging;
 mod run;
 mod state;
+mod tx;
 mod verify;
 
 use std::path::PathBuf;
@@ -15,7 +20,7 @@ use anyhow::{Context, Result};
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use crate::config::settings::SETTINGS;
-use crate::config::{Config, RawConfig};
+use crate::config::{Config, RawConfig, secret_file};
 
 /// Parses the arguments of the process and runs the command; the error is what the user reads.
 ///
@@ -25,11 +30,15 @@ pub fn main() -> Result<()> {
     match command().get_matches().subcommand() {
         Some(("dev", matches)) => dev::run(matches),
         Some(("run", matches)) => run::run(matches),
+        Some(("follow", matches)) => follow::run(matches),
         Some(("genesis", matches)) => genesis::run(matches),
         Some(("journal", matches)) => journal::run(matches),
         Some(("import", matches)) => import::run(matches),
         Some(("verify", matches)) => verify::run(matches),
         Some(("state", matches)) => state::run(matches),
+        Some(("tx", matches)) => tx::run(matches),
+        Some(("l1", matches)) => l1::run(matches),
+        Some(("doctor", matches)) => doctor::run(matches),
         Some(("config", matches)) => print_config(matches),
         _ => unreachable!("clap requires one of the commands above"),
     }
@@ -51,11 +60,19 @@ fn command() -> Command {
                 .about("Starts a sequencer from a configuration file")
                 .arg(config_file(true)),
         )
+        .subcommand(
+            with_settings(Command::new("follow"))
+                .about("Derives the chain from L1 and serves reads: no key, no sequencer, nothing but L1's URL and the genesis")
+                .arg(config_file(false)),
+        )
         .subcommand(genesis::command())
         .subcommand(journal::command())
         .subcommand(import::command())
         .subcommand(verify::command())
         .subcommand(state::command())
+        .subcommand(tx::command())
+        .subcommand(l1::command())
+        .subcommand(doctor::command())
         .subcommand(
             Command::new("config")
                 .about("Shows or checks the effective configuration")
@@ -67,7 +84,7 @@ fn command() -> Command {
                 )
                 .subcommand(
                     with_settings(Command::new("check"))
-                        .about("Exits 0 when the configuration is valid")
+                        .about("Exits 0 when the configuration is valid, and so are the files that it names")
                         .arg(config_file(false)),
                 ),
         )
@@ -117,14 +134,18 @@ fn raw_config(matches: &ArgMatches, host: &str, cors: &str) -> Result<RawConfig>
 
 fn print_config(matches: &ArgMatches) -> Result<()> {
     let (name, matches) = matches.subcommand().context("print or check")?;
-    let raw = raw_config(matches, "0.0.0.0", "false")?;
-    Config::from_raw(&raw)?;
+    let mut raw = raw_config(matches, "0.0.0.0", "false")?;
+    raw.default_for_command("admin.port", run::ADMIN_PORT);
+    let config = Config::from_raw(&raw)?;
     if name == "print" {
-        for (name, value, source) in raw.entries() {
-            println!("{name} = \"{value}\"  # {source}");
-        }
-    } else {
-        println!("the configuration is valid");
+        print!("{}", raw.to_toml());
+        return Ok(());
     }
+    let spec = run::chain_spec(&config)?;
+    let secrets = [&config.execution.jwt_secret, &config.admin.token_file];
+    for path in secrets.into_iter().flatten().filter(|path| path.exists()) {
+        secret_file::read(path, secret_file::BYTES_MAX)?;
+    }
+    println!("the configuration is valid: chain id {}", spec.chain_id);
     Ok(())
 }

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use super::{ConfigError, NS_PER_MS, RawConfig, parse_bool};
+use super::{ConfigError, NS_PER_MS, RawConfig, parse_bool, redact};
 
 /// Who executes and who checks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,6 +12,8 @@ pub enum ExecutionMode {
     Embedded,
     /// An execution client checks every block before it is `latest`.
     Verified,
+    /// An execution client builds the blocks, we order and check.
+    Delegated,
 }
 
 /// Where an execution client listens.
@@ -74,6 +76,10 @@ pub struct ExecutionConfig {
     pub backoff_ns: u64,
     pub backoff_ns_max: u64,
     pub stall_ns: u64,
+    /// Gives the client a new database.
+    pub reset_command: Option<PathBuf>,
+    /// How often it is asked what came to its pool; 0: never.
+    pub pool_poll_ns: u64,
     /// Sealed blocks that may wait for their verdict.
     pub unchecked_blocks_max: u64,
 }
@@ -92,24 +98,31 @@ impl ExecutionConfig {
         let is_allowed = raw.value("execution.allow-remote-plaintext", "true or false", parse_bool)?;
         for (name, endpoint) in [("execution.engine-url", Some(&engine)), ("execution.rpc-url", rpc.as_ref())] {
             if !is_allowed && endpoint.is_some_and(Endpoint::is_remote) {
-                return Err(ConfigError::RemotePlaintext { name, value: raw.text(name).0.to_owned() });
+                return Err(ConfigError::RemotePlaintext { name, value: redact::urls(raw.text(name).0).into_owned() });
             }
         }
         Ok(Self {
-            mode: raw.value("execution.mode", "embedded or verified", |value| match value {
+            mode: raw.value("execution.mode", "embedded, verified or delegated", |value| match value {
                 "embedded" => Some(ExecutionMode::Embedded),
                 "verified" => Some(ExecutionMode::Verified),
+                "delegated" => Some(ExecutionMode::Delegated),
                 _ => None,
             })?,
             engine,
             rpc,
-            jwt_secret: raw.optional("execution.jwt-secret", "a file", |value| Some(PathBuf::from(value)))?,
+            jwt_secret: raw.optional(
+                "execution.jwt-secret",
+                "the file that holds the secret, not the secret",
+                |value| (redact::value("execution.jwt-secret", value) == value).then(|| PathBuf::from(value)),
+            )?,
             new_payload: call_limits(raw, "execution.new-payload-timeout-ms", "execution.new-payload-retries")?,
             forkchoice: call_limits(raw, "execution.forkchoice-timeout-ms", "execution.forkchoice-retries")?,
             read: call_limits(raw, "execution.read-timeout-ms", "execution.read-retries")?,
             backoff_ns: raw.number("execution.backoff-ms", "1 to 60000", 1, 60_000)? * NS_PER_MS,
             backoff_ns_max: raw.number("execution.backoff-max-ms", "1 to 600000", 1, 600_000)? * NS_PER_MS,
             stall_ns: raw.number("execution.stall-ms", "1 to 3600000", 1, 3_600_000)? * NS_PER_MS,
+            reset_command: raw.optional("execution.reset-command", "a program", |value| Some(PathBuf::from(value)))?,
+            pool_poll_ns: raw.number("execution.pool-poll-ms", "0 to 60000", 0, 60_000)? * NS_PER_MS,
             unchecked_blocks_max: raw.number("execution.unchecked-blocks-max", "1 to 64", 1, 64)?,
         })
     }

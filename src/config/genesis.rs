@@ -9,8 +9,15 @@ use alloy_eips::eip7685::EMPTY_REQUESTS_HASH;
 use alloy_eips::{eip2935, eip4788, eip7002, eip7251};
 use alloy_genesis::{ChainConfig, Genesis, GenesisAccount};
 
-use crate::primitives::{Address, B256, Bytes, Fork, U256, address};
+use super::native_rollup::{NativeRollup, NativeRollupError};
+use crate::primitives::{Address, B256, Bytes, Fork, U256, address, b256};
 
+/// Chain id of the development L1.
+pub const DEV_L1_CHAIN_ID: u64 = 61_971;
+/// Hash of the development L1's block 0, with its usual settings.
+pub const DEV_L1_GENESIS_HASH: B256 = b256!("0xc24b67e183e440f9c8e48739680dad8809706b0c36cd77f8f0b47703de430a62");
+/// Which of [`DEV_ACCOUNTS`] posts the development chain's batches.
+pub const DEV_BATCHER: usize = 9;
 /// Chain id of `sequencer dev`.
 pub const DEV_CHAIN_ID: u64 = 61_972;
 const DEV_GAS_LIMIT: u64 = 10_000_000_000;
@@ -82,6 +89,8 @@ pub enum GenesisError {
     SystemContractMissing { address: Address, eip: &'static str },
     #[error("excessBlobGas is {excess} and blobGasUsed {used}: blobs are forbidden here (EIP-8079), both must be zero")]
     BlobGas { excess: u64, used: u64 },
+    #[error(transparent)]
+    NativeRollup(#[from] NativeRollupError),
 }
 
 /// The rules of one chain.
@@ -90,6 +99,8 @@ pub struct ChainSpec {
     pub chain_id: u64,
     osaka_time: Option<u64>,
     pub deposit_contract: Address,
+    /// What it takes to derive the chain from L1; without it there is no L1.
+    pub native_rollup: Option<NativeRollup>,
     pub genesis: Genesis,
 }
 
@@ -130,8 +141,10 @@ impl ChainSpec {
                 return Err(GenesisError::SystemContractMissing { address, eip });
             }
         }
+        let native_rollup = config.extra_fields.get("nativeRollup").map(NativeRollup::from_json).transpose()?;
         Ok(Self {
             chain_id: config.chain_id,
+            native_rollup,
             osaka_time: config.osaka_time,
             deposit_contract: config.deposit_contract_address.unwrap_or(Address::ZERO),
             genesis,
@@ -181,11 +194,20 @@ impl ChainSpec {
 }
 
 /// The genesis of `sequencer dev`: Prague, or Osaka as well, from the first block; `account_count` funded accounts, at most ten of them
-/// the well-known ones, further ones at addresses derived from their index (nobody has their keys).
+/// the well-known ones, further ones at addresses derived from their index (nobody has their keys). It settles on the development L1 with its
+/// usual settings.
 ///
 /// # Errors
 /// Never for the values built here; the check is the same as for a file.
 pub fn dev_genesis(fork: Fork, account_count: usize) -> Result<ChainSpec, GenesisError> {
+    dev_genesis_on(fork, account_count, DEV_L1_GENESIS_HASH)
+}
+
+/// As [`dev_genesis`], on a development L1 whose block 0 has this hash.
+///
+/// # Errors
+/// As [`dev_genesis`].
+pub fn dev_genesis_on(fork: Fork, account_count: usize, l1_genesis: B256) -> Result<ChainSpec, GenesisError> {
     let known = DEV_ACCOUNTS.iter().map(|(address, _)| *address);
     let derived = (DEV_ACCOUNTS.len()..).map(|index| {
         let digest = alloy_primitives::keccak256((index as u64).to_be_bytes());
@@ -205,7 +227,7 @@ pub fn dev_genesis(fork: Fork, account_count: usize) -> Result<ChainSpec, Genesi
         alloc.insert(address, GenesisAccount::default().with_nonce(Some(1)).with_code(Some((*code).clone())));
     }
     ChainSpec::new(Genesis {
-        config: dev_chain_config(fork),
+        config: dev_chain_config(fork, l1_genesis),
         timestamp: DEV_TIMESTAMP,
         gas_limit: DEV_GAS_LIMIT,
         difficulty: U256::ZERO,
@@ -216,7 +238,13 @@ pub fn dev_genesis(fork: Fork, account_count: usize) -> Result<ChainSpec, Genesi
     })
 }
 
-fn dev_chain_config(fork: Fork) -> ChainConfig {
+fn dev_chain_config(fork: Fork, l1_genesis: B256) -> ChainConfig {
+    let rollup = serde_json::json!({
+        "l1ChainId": DEV_L1_CHAIN_ID,
+        "batchers": [{ "address": DEV_ACCOUNTS[DEV_BATCHER].0, "fromL1Block": 0 }],
+        "l1Start": { "number": 0, "hash": l1_genesis },
+        "profile": "execute-tx-v2",
+    });
     ChainConfig {
         chain_id: DEV_CHAIN_ID,
         homestead_block: Some(0),
@@ -246,6 +274,7 @@ fn dev_chain_config(fork: Fork) -> ChainConfig {
             ("osaka".to_owned(), alloy_eips::eip7840::BlobParams::osaka()),
         ]
         .into(),
+        extra_fields: [("nativeRollup".to_owned(), rollup)].into_iter().collect(),
         ..ChainConfig::default()
     }
 }

@@ -2,9 +2,17 @@
 //!
 //! A flag beats the environment, which beats the file, which beats the default; every value remembers where it came from.
 
+pub mod admin;
 pub mod execution;
 pub mod genesis;
+pub mod l1;
+pub mod native_rollup;
+pub mod redact;
+pub mod secret_file;
 pub mod settings;
+
+#[cfg(test)]
+mod tests;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -14,7 +22,9 @@ use std::path::PathBuf;
 
 use crate::limits;
 use crate::primitives::{Address, Bytes, Fork};
+use admin::AdminConfig;
 use execution::ExecutionConfig;
+use l1::{L1Config, SettlementConfig, WitnessConfig};
 use settings::{SETTINGS, Setting};
 
 /// Where a value came from.
@@ -46,14 +56,18 @@ pub enum ConfigError {
     Value { name: &'static str, value: String, source_name: Source, expected: Cow<'static, str> },
     #[error("{path}: {what}")]
     File { path: PathBuf, what: String },
-    #[error("execution.mode = `delegated`: only `embedded` and `verified` exist so far")]
-    Delegated,
     #[error(
         "{name} = `{value}` is not a loopback address, and plain HTTP shows every block and token on the way: set execution.allow-remote-plaintext when that network is yours"
     )]
     RemotePlaintext { name: &'static str, value: String },
-    #[error("l1.mode = `{mode}`: only `off` exists so far; the embedded L1 comes with settlement")]
-    L1Mode { mode: String },
+    #[error("l1.mode = `remote` needs l1.rpc-url")]
+    L1Endpoint,
+    #[error(
+        "the key for L1 is given twice: use one of l1.key, l1.key-file, l1.keystore (with l1.keystore-password-file)"
+    )]
+    L1Key,
+    #[error("l1.execute-address = `{0}`: the embedded L1 has EXECUTE at 0x0000000000000000000000000000000000000012")]
+    ExecuteAddress(Address),
 }
 
 /// Every setting's text and source; one entry per setting.
@@ -95,9 +109,18 @@ impl RawConfig {
         }
     }
 
-    /// Every setting with value and source, by name.
-    pub fn entries(&self) -> impl Iterator<Item = (&'static str, &str, &Source)> {
-        self.values.iter().map(|(name, (value, source))| (*name, value.as_str(), source))
+    /// Every setting with value and source, by name, without secrets.
+    pub fn entries(&self) -> impl Iterator<Item = (&'static str, Cow<'_, str>, &Source)> {
+        self.values.iter().map(|(name, (value, source))| (*name, redact::value(name, value), source))
+    }
+
+    /// The settings as a configuration file, each with where its value came from.
+    #[must_use]
+    pub fn to_toml(&self) -> String {
+        let line = |(name, value, source): (&str, Cow<'_, str>, &Source)| {
+            format!("{name} = {}  # {source}\n", toml::Value::String(value.into_owned()))
+        };
+        self.entries().map(line).collect()
     }
 
     fn set(&mut self, name: &str, value: String, source: Source) -> Result<(), ConfigError> {
@@ -117,7 +140,9 @@ impl RawConfig {
                 self.set(setting.name, value.clone(), Source::Environment(variable.clone()))?;
             }
         }
-        for (variable, value) in environment.iter().filter(|(name, _)| name.starts_with("SEQUENCER_")) {
+        let is_alias = |name: &str| SETTINGS.iter().any(|setting| setting.env_alias == Some(name));
+        let is_ours = |name: &str| name.starts_with("SEQUENCER_") && !is_alias(name);
+        for (variable, value) in environment.iter().filter(|(name, _)| is_ours(name)) {
             let Some(setting) = SETTINGS.iter().find(|setting| settings::env_name(setting.name) == *variable) else {
                 let guess =
                     variable.trim_start_matches("SEQUENCER_").to_lowercase().replacen('_', ".", 1).replace('_', "-");
@@ -159,7 +184,7 @@ impl RawConfig {
         let (value, source) = self.text(name);
         parse(value).ok_or_else(|| ConfigError::Value {
             name,
-            value: value.to_owned(),
+            value: redact::value(name, value).into_owned(),
             source_name: source.clone(),
             expected: Cow::Borrowed(expected),
         })
@@ -186,7 +211,7 @@ impl RawConfig {
             Ok(number) if number >= min && number <= max => Ok(number),
             _ => Err(ConfigError::Value {
                 name,
-                value: value.to_owned(),
+                value: redact::value(name, value).into_owned(),
                 source_name: source.clone(),
                 expected: Cow::Owned(format!("a whole number, {range}")),
             }),
@@ -246,10 +271,23 @@ pub struct RecoveryConfig {
 pub struct Config {
     pub data_dir: Option<PathBuf>,
     pub genesis: Option<PathBuf>,
+    /// What the genesis must say; `None`: whatever it says.
+    pub chain_id: Option<u64>,
     pub dev_fork: Fork,
+    pub stop: StopConfig,
+    /// Requests of peers.
+    pub rates: RatesConfig,
+    pub admin: AdminConfig,
     pub http: HttpConfig,
+    pub rpc: RpcConfig,
+    pub metrics: MetricsConfig,
     pub block: BlockConfig,
     pub execution: ExecutionConfig,
+    pub l1: L1Config,
+    pub settlement: SettlementConfig,
+    pub witness: WitnessConfig,
+    /// Not a setting: `sequencer follow` builds nothing and derives the chain from L1.
+    pub follows: bool,
     pub execute: bool,
     pub order: Order,
     pub mempool: MempoolConfig,
@@ -266,6 +304,24 @@ pub struct Config {
     pub log_json: bool,
 }
 
+/// How a process ends.
+#[derive(Clone, Copy, Debug)]
+pub struct StopConfig {
+    /// Between the signal, which turns `/readyz` to 503, and the end of admission.
+    pub delay_ns: u64,
+    /// From the end of admission to the end of the process.
+    pub limit_ns: u64,
+}
+
+/// Requests a second; 0: no limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RatesConfig {
+    /// Of all addresses together.
+    pub all: u64,
+    /// Of one address, or of one IPv6 network of 64 bits.
+    pub address: u64,
+}
+
 #[derive(Clone, Debug)]
 pub struct HttpConfig {
     pub address: SocketAddr,
@@ -276,7 +332,24 @@ pub struct HttpConfig {
     pub connections_max: usize,
     pub body_bytes_max: usize,
     pub batch_items_max: usize,
+    /// Longest that a transaction waits for others to be recovered with.
+    pub batch_wait_ns: u64,
     pub idle_timeout_ns: u64,
+}
+
+/// Methods that are served only where they are wanted.
+#[derive(Clone, Copy, Debug)]
+pub struct RpcConfig {
+    /// `debug_*`.
+    pub debug: bool,
+    /// `txpool_content`, `txpool_contentFrom`, `txpool_inspect`.
+    pub pool_content: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct MetricsConfig {
+    /// `None`: there is no such port.
+    pub address: Option<SocketAddr>,
 }
 
 #[derive(Clone, Debug)]
@@ -324,6 +397,10 @@ pub struct QueryConfig {
 }
 
 const NS_PER_MS: u64 = 1_000_000;
+/// Largest number of open connections that may be configured.
+pub const CONNECTIONS_MAX: usize = 1_000_000;
+/// Largest rate limit: a request every 100 ns.
+pub const REQUESTS_PER_SECOND_MAX: u64 = 10_000_000;
 
 impl Config {
     /// Validates every value.
@@ -331,21 +408,36 @@ impl Config {
     /// # Errors
     /// The first value that does not fit, with its source and what was expected.
     pub fn from_raw(raw: &RawConfig) -> Result<Self, ConfigError> {
+        Self::values(raw)
+    }
+
+    fn values(raw: &RawConfig) -> Result<Self, ConfigError> {
         let path = |value: &str| Some(PathBuf::from(value));
-        if raw.text("execution.mode").0 == "delegated" {
-            return Err(ConfigError::Delegated);
-        }
-        let l1 = raw.text("l1.mode").0;
-        if l1 != "off" {
-            return Err(ConfigError::L1Mode { mode: l1.to_owned() });
-        }
         Ok(Self {
             data_dir: raw.optional("data-dir", "a directory", path)?,
             genesis: raw.optional("genesis", "a file", path)?,
+            chain_id: raw.optional("l2.chain-id", "a chain id, 1 or more", |value| {
+                value.parse().ok().filter(|id: &u64| *id > 0)
+            })?,
             dev_fork: raw.value("dev.fork", "prague or osaka", parse_fork)?,
+            stop: StopConfig {
+                delay_ns: raw.number("stop.delay-ms", "0 to 600000", 0, 600_000)? * NS_PER_MS,
+                limit_ns: raw.number("stop.limit-ms", "100 to 3600000", 100, 3_600_000)? * NS_PER_MS,
+            },
+            rates: RatesConfig::from_raw(raw)?,
+            admin: AdminConfig::from_raw(raw)?,
+            metrics: MetricsConfig::from_raw(raw)?,
             http: HttpConfig::from_raw(raw)?,
+            rpc: RpcConfig {
+                debug: raw.value("rpc.debug", "true or false", parse_bool)?,
+                pool_content: raw.value("rpc.pool-content", "true or false", parse_bool)?,
+            },
             block: BlockConfig::from_raw(raw)?,
             execution: ExecutionConfig::from_raw(raw)?,
+            l1: L1Config::from_raw(raw)?,
+            settlement: SettlementConfig::from_raw(raw)?,
+            witness: WitnessConfig::from_raw(raw)?,
+            follows: false,
             execute: raw.value("builder.execute", "true or false", parse_bool)?,
             order: raw.value("builder.order", "priority-fee or arrival", |value| match value {
                 "priority-fee" => Some(Order::PriorityFee),
@@ -388,23 +480,50 @@ impl Config {
     }
 }
 
+impl RatesConfig {
+    fn from_raw(raw: &RawConfig) -> Result<Self, ConfigError> {
+        let rate = |name| raw.number(name, "0 to 10000000", 0, REQUESTS_PER_SECOND_MAX);
+        Ok(Self { all: rate("limits.requests-per-second")?, address: rate("limits.requests-per-second-per-address")? })
+    }
+}
+
 impl HttpConfig {
     fn from_raw(raw: &RawConfig) -> Result<Self, ConfigError> {
-        let host: IpAddr = raw.value("http.host", "an IP address", |value| match value {
-            "localhost" => Some(IpAddr::from([127, 0, 0, 1])),
-            other => other.parse().ok(),
-        })?;
+        let host = raw.value("http.host", "an IP address", parse_host)?;
         let vhosts = raw.text("http.vhosts").0;
         Ok(Self {
             address: SocketAddr::new(host, raw.number("http.port", "0 to 65535", 0, u16::MAX)?),
-            shards: raw.number("http.shards", "0 to 256", 0, 256)?,
+            shards: raw.number("http.shards", "0 to 255", 0, 255)?,
             vhosts: vhosts.split(',').filter(|name| !name.is_empty()).map(|name| name.trim().to_owned()).collect(),
             cors: raw.value("http.cors", "true or false", parse_bool)?,
-            connections_max: raw.number("http.connections-max", "1 to 1000000", 1, 1_000_000)?,
+            connections_max: raw.number("http.connections-max", "1 to 1000000", 1, CONNECTIONS_MAX)?,
             body_bytes_max: raw.number("http.body-bytes-max", "1 KiB to 128 MiB", 1 << 10, 128 << 20)?,
             batch_items_max: raw.number("http.batch-items-max", "1 to 10000", 1, 10_000)?,
+            batch_wait_ns: raw.number("http.batch-wait-us", "0 to 10000", 0, 10_000)? * 1_000,
             idle_timeout_ns: raw.number("http.idle-timeout-ms", "1 to 86400000", 1, 86_400_000)? * NS_PER_MS,
         })
+    }
+}
+
+impl MetricsConfig {
+    fn from_raw(raw: &RawConfig) -> Result<Self, ConfigError> {
+        let port = raw.value("metrics.port", "a port, 0 to 65535, or off", |value| match value {
+            "off" => Some(None),
+            other => other.parse().ok().map(Some),
+        })?;
+        // Who keeps JSON-RPC to this machine means the other port too.
+        let host = match raw.optional("metrics.host", "an IP address", parse_host)? {
+            Some(host) => host,
+            None => raw.value("http.host", "an IP address", parse_host)?,
+        };
+        Ok(Self { address: port.map(|port: u16| SocketAddr::new(host, port)) })
+    }
+}
+
+fn parse_host(value: &str) -> Option<IpAddr> {
+    match value {
+        "localhost" => Some(IpAddr::from([127, 0, 0, 1])),
+        other => other.parse().ok(),
     }
 }
 
@@ -486,76 +605,5 @@ fn parse_fork(value: &str) -> Option<Fork> {
         "prague" => Some(Fork::Prague),
         "osaka" => Some(Fork::Osaka),
         _ => None,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn pairs(items: &[(&str, &str)]) -> Vec<(String, String)> {
-        items.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
-    }
-
-    fn load(flags: &[(&str, &str)], environment: &[(&str, &str)]) -> Result<Config, String> {
-        let mut raw =
-            RawConfig::layered(&pairs(flags), &pairs(environment), None).map_err(|error| error.to_string())?;
-        raw.default_for_command("http.host", "127.0.0.1");
-        raw.default_for_command("http.cors", "true");
-        Config::from_raw(&raw).map_err(|error| error.to_string())
-    }
-
-    #[track_caller]
-    fn check_error(flags: &[(&str, &str)], environment: &[(&str, &str)], expected: &str) {
-        assert_eq!(load(flags, environment).expect_err("must be refused"), expected);
-    }
-
-    #[test]
-    fn a_flag_beats_the_environment_which_beats_the_default() {
-        let port = |flags: &[(&str, &str)], environment: &[(&str, &str)]| {
-            load(flags, environment).expect("valid").http.address.port()
-        };
-        assert_eq!(port(&[], &[]), 6197);
-        assert_eq!(port(&[], &[("API_PORT", "7000")]), 7000);
-        assert_eq!(port(&[], &[("API_PORT", "7000"), ("SEQUENCER_HTTP_PORT", "7001")]), 7001);
-        assert_eq!(port(&[("http.port", "7002")], &[("SEQUENCER_HTTP_PORT", "7001")]), 7002);
-    }
-
-    #[test]
-    fn what_does_not_fit_is_named_with_its_source() {
-        check_error(&[("http.prot", "1")], &[], "flag: unknown setting `http.prot`; did you mean `http.port`?");
-        check_error(&[("http.port", "70000")], &[], "http.port = `70000` (flag): expected a whole number, 0 to 65535");
-        check_error(
-            &[],
-            &[("SEQUENCER_HTTP_PROT", "1")],
-            "environment SEQUENCER_HTTP_PROT: unknown setting `SEQUENCER_HTTP_PROT`; did you mean `http.port`?",
-        );
-        check_error(
-            &[("execution.mode", "delegated")],
-            &[],
-            "execution.mode = `delegated`: only `embedded` and `verified` exist so far",
-        );
-        check_error(
-            &[("execution.engine-url", "http://10.0.0.2:8551")],
-            &[],
-            "execution.engine-url = `http://10.0.0.2:8551` is not a loopback address, and plain HTTP shows every block and token on the way: set execution.allow-remote-plaintext when that network is yours",
-        );
-        check_error(
-            &[("block.extra-data", &format!("0x{}", "00".repeat(33)))],
-            &[],
-            &format!("block.extra-data = `0x{}` (flag): expected 0x and at most 64 hex digits", "00".repeat(33)),
-        );
-    }
-
-    #[test]
-    fn a_file_flattens_tables_and_refuses_what_has_no_text() {
-        let table: toml::Table =
-            "data-dir = 'x'\n[http]\nport = 1\nvhosts = ['a', 'b']\n[block]\ninterval-ms = 5".parse().expect("toml");
-        let mut flat = Vec::new();
-        flatten("", &table, &mut flat).expect("all values have a text");
-        flat.sort();
-        let expected = [("block.interval-ms", "5"), ("data-dir", "x"), ("http.port", "1"), ("http.vhosts", "a,b")];
-        assert_eq!(flat, pairs(&expected));
-        assert!(flatten("", &"a = 1.5".parse().expect("toml"), &mut flat).is_err());
     }
 }

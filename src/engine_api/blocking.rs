@@ -34,6 +34,12 @@ impl BlockingSettings {
             None => Self::engine(config, secret),
         }
     }
+
+    /// The same with another time for each question.
+    #[must_use]
+    pub fn patient(self, limit_ns: u64) -> Self {
+        Self { limit: Duration::from_nanos(limit_ns), ..self }
+    }
 }
 
 /// A connection with a runtime of its own.
@@ -54,6 +60,19 @@ impl BlockingClient {
             transport: JsonTransport::new(&settings.endpoint, settings.secret),
             limit: settings.limit,
         })
+    }
+
+    /// As [`BlockingClient::ask`], many questions in one request; the answers in their order.
+    ///
+    /// # Errors
+    /// As [`CallError`] has them, when there is no answer to all of them.
+    pub fn ask_batch(&mut self, calls: &[(Method, Vec<u8>)]) -> Result<Vec<Result<Value, CallError>>, CallError> {
+        let Some((method, _)) = calls.first() else { return Ok(Vec::new()) };
+        let Self { runtime, transport, limit } = self;
+        let request = transport.call_batch(calls, clock::wall_unix_ns() / 1_000_000_000);
+        let answer = runtime.block_on(async { tokio::time::timeout(*limit, request).await });
+        let limit_ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
+        answer.unwrap_or(Err(CallError::TimedOut { method: method.name(), limit_ms }))
     }
 
     /// Asks and waits for the result, at most the settings' time. `params`: a JSON array.

@@ -4,6 +4,7 @@
 
 use std::future::{Future, pending};
 use std::pin::Pin;
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,6 +27,9 @@ use crate::primitives::{B256, Bytes, Fork};
 use crate::ring::Doorbell;
 use crate::runtime::clock;
 use crate::topology::Shared;
+
+/// Between two runs of `execution.reset-command`: feeding a new database takes its time, and a loop would hide what is wrong.
+const RESET_PAUSE_NS: u64 = 60_000_000_000;
 
 /// Everything that the control thread owns.
 pub struct ControlSeat {
@@ -98,6 +102,12 @@ impl OurChain for Blocks {
     fn is_void(&self, number: u64, hash: B256) -> bool {
         self.void.contains(&(number, hash))
     }
+
+    fn settled(&self) -> (u64, u64) {
+        let view = self.shared.settlement.view();
+        // Without an L1 nothing is said to be final: go-ethereum never goes below a finalized block again.
+        if self.shared.settlement.is_on() { (view.safe, view.finalized) } else { (0, 0) }
+    }
 }
 
 impl Blocks {
@@ -157,6 +167,15 @@ impl Blocks {
     }
 }
 
+/// Which of `metrics::EXECUTION_METHODS` a call counts as.
+fn label_of(call: Call) -> usize {
+    match call {
+        Call::NewPayload { .. } => 0,
+        Call::Forkchoice { .. } => 1,
+        _ => 2,
+    }
+}
+
 fn sealed_payload(sealed: &SealedBlock) -> Vec<u8> {
     let block = &sealed.block;
     let mut params = Vec::with_capacity(2 * block.body().len() + 4_096);
@@ -183,6 +202,10 @@ struct Control {
     evidence: Evidence,
     builder_bell: Arc<Doorbell>,
     told: ExecutionStatus,
+    /// `execution.reset-command` while it runs, when it was started last, and how often.
+    reset: Option<Child>,
+    reset_ns: Option<u64>,
+    reset_count: u64,
 }
 
 impl Control {
@@ -209,6 +232,9 @@ impl Control {
             mark,
             evidence,
             builder_bell,
+            reset: None,
+            reset_ns: None,
+            reset_count: 0,
         }
     }
 
@@ -220,6 +246,7 @@ impl Control {
             }
             self.session.tick(clock::monotonic_ns(), &self.blocks, &mut actions);
             self.carry_out(&mut actions)?;
+            self.watch_reset();
             self.tell_status();
             self.encode_ahead().await;
             if let Some((transport, place, answer)) = self.wait().await {
@@ -259,13 +286,49 @@ impl Control {
                     self.builder_bell.ring();
                 }
                 Action::Halt(halt) => self.halt(&halt)?,
-                Action::Stuck { why } => tracing::error!(
-                    why,
-                    "the execution client needs a new database: stop it, wipe its data directory, `geth init`, start it; it is fed again by itself"
-                ),
+                Action::Stuck { why } => self.stuck(&why),
             }
         }
         Ok(())
+    }
+
+    /// Only a new database helps. Who manages the client is told, and it is fed again by itself.
+    fn stuck(&mut self, why: &str) {
+        let Some(command) = &self.config.reset_command else {
+            tracing::error!(
+                why,
+                "the execution client needs a new database: stop it, wipe its data directory, `geth init`, start it; it is fed again by itself"
+            );
+            return;
+        };
+        let now_ns = clock::monotonic_ns();
+        let is_running = self.reset.as_mut().is_some_and(|child| matches!(child.try_wait(), Ok(None)));
+        if is_running || self.reset_ns.is_some_and(|reset_ns| now_ns < reset_ns + RESET_PAUSE_NS) {
+            tracing::error!(why, "the execution client needs a new database again: the last reset was a moment ago");
+            return;
+        }
+        self.reset_ns = Some(now_ns);
+        let command = command.display();
+        tracing::warn!(why, %command, "the execution client needs a new database: execution.reset-command is run");
+        match Command::new(&*command.to_string()).stdin(Stdio::null()).stdout(Stdio::null()).spawn() {
+            Ok(child) => {
+                self.reset_count += 1;
+                self.reset = Some(child);
+            }
+            Err(error) => tracing::error!(%error, %command, "execution.reset-command could not be started"),
+        }
+    }
+
+    /// Says how the command ended, once.
+    fn watch_reset(&mut self) {
+        let Some(child) = &mut self.reset else { return };
+        match child.try_wait() {
+            Ok(None) => return,
+            Ok(Some(status)) if status.success() => tracing::info!("execution.reset-command has ended"),
+            Ok(Some(status)) => tracing::error!(%status, "execution.reset-command has failed"),
+            Err(error) => tracing::error!(%error, "execution.reset-command cannot be watched"),
+        }
+        self.reset = None;
     }
 
     fn halt(&mut self, halt: &Halt) -> Result<(), ControlError> {
@@ -299,7 +362,9 @@ impl Control {
             unreachable!("the session has one call in flight at a time");
         };
         let params = self.params(call);
+        let (shared, label) = (Arc::clone(&self.blocks.shared), label_of(call));
         self.in_flight = Some(Box::pin(async move {
+            let start_ns = clock::monotonic_ns();
             let answer = match params {
                 Err(error) => Err(error),
                 Ok(params) => {
@@ -312,12 +377,18 @@ impl Control {
                     }
                 }
             };
+            let meter = &shared.metrics.execution;
+            match &answer {
+                Ok(_) => meter.calls[label].record(clock::monotonic_ns() - start_ns),
+                Err(_) => meter.failed.increment(label),
+            }
             (transport, place, answer)
         }));
     }
 
     fn params(&mut self, call: Call) -> Result<Vec<u8>, CallError> {
         Ok(match call {
+            Call::ReadSync => b"[]".to_vec(),
             Call::ExchangeCapabilities => br#"[["engine_newPayloadV4","engine_forkchoiceUpdatedV3"]]"#.to_vec(),
             Call::ReadHead => br#"["latest",false]"#.to_vec(),
             Call::ReadBlock { number } => format!(r#"["{number:#x}",false]"#).into_bytes(),
@@ -329,9 +400,13 @@ impl Control {
             Call::Forkchoice { number } => {
                 let missing = || CallError::Payload { number, what: "its hash cannot be read".to_owned() };
                 let head = self.blocks.hash(number).ok_or_else(missing)?;
+                let (safe, finalized) = self.blocks.settled();
+                let settled = |block: u64| match block.min(number) {
+                    0 => B256::ZERO,
+                    block => self.blocks.hash(block).unwrap_or_default(),
+                };
                 let mut params = Vec::new();
-                // What L1 has not finalized is not said to be final: go-ethereum never goes below a finalized block again.
-                forkchoice_params(head, B256::ZERO, B256::ZERO, &mut params);
+                forkchoice_params(head, settled(safe), settled(finalized), &mut params);
                 params
             }
         })
@@ -379,7 +454,7 @@ impl Control {
     }
 
     fn tell_status(&mut self) {
-        let status = self.session.status();
+        let status = ExecutionStatus { reset_count: self.reset_count, ..self.session.status() };
         if status == self.told {
             return;
         }

@@ -2,7 +2,9 @@
 //!
 //! The mark (`el-checked` in the data directory) is one line, rewritten in place: number (20 digits), hash, crc32c of both. It may lag what
 //! was shown (a power cut takes back what was not synced), so a start shows a little less and catches up; it never leads. Evidence lies in
-//! `evidence/block-<number>-<hash>/`; while our chain holds that block, every start is halted.
+//! `evidence/block-<number>-<hash>/`; while our chain holds that block, every start is halted. A block that the client built and that was not taken
+//! (`delegated`) is never ours: its folder has the file `built`, and halts while our chain ends below it, until `journal rollback` has put the
+//! file `answered` beside it.
 
 use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Read};
@@ -93,9 +95,39 @@ fn parse_mark(line: &str) -> Option<(u64, B256)> {
     (line.len() == MARK_BYTES && mark_line(number, hash) == line).then_some((number, hash))
 }
 
+/// Marks the evidence of a block that the client built and we did not take.
+const BUILT: &str = "built";
+/// Marks evidence of such a block that the operator has answered.
+const ANSWERED: &str = "answered";
+
 /// Where the evidence of INVALID blocks lies.
 pub struct Evidence {
     dir: PathBuf,
+}
+
+/// One block's evidence.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Accused {
+    pub number: u64,
+    pub hash: B256,
+    pub dir: PathBuf,
+}
+
+impl Accused {
+    fn has(&self, name: &str) -> bool {
+        self.dir.join(name).exists()
+    }
+
+    /// Whether it is of a block that the client built and we did not take, and nobody has answered it.
+    fn is_open(&self) -> bool {
+        self.has(BUILT) && !self.has(ANSWERED)
+    }
+
+    /// What was said of the block; empty when it cannot be read.
+    #[must_use]
+    pub fn verdict(&self) -> String {
+        std::fs::read_to_string(self.dir.join("verdict.txt")).unwrap_or_default()
+    }
 }
 
 impl Evidence {
@@ -104,28 +136,50 @@ impl Evidence {
         Self { dir: data_dir.join("evidence") }
     }
 
-    /// A block of this chain that was called INVALID before, with the folder that says so.
+    /// A block that halts a start: one of this chain that was called INVALID, or one above its tip that the client built.
     ///
     /// # Errors
     /// A folder that cannot be read.
-    pub fn invalid_block(&self, hash: impl Fn(u64) -> Option<B256>) -> Result<Option<(u64, PathBuf)>, FileError> {
+    pub fn invalid_block(&self, tip: u64, hash: impl Fn(u64) -> Option<B256>) -> Result<Option<Accused>, FileError> {
+        Ok(self
+            .all()?
+            .into_iter()
+            .find(|accused| hash(accused.number) == Some(accused.hash) || (accused.number > tip && accused.is_open())))
+    }
+
+    /// Blocks above `to_block` that the client built and that nobody has answered yet.
+    ///
+    /// # Errors
+    /// A folder that cannot be read.
+    pub fn open_above(&self, to_block: u64) -> Result<Vec<Accused>, FileError> {
+        Ok(self.all()?.into_iter().filter(|accused| accused.number > to_block && accused.is_open()).collect())
+    }
+
+    /// The operator has decided: this block halts no start any more.
+    ///
+    /// # Errors
+    /// A failed write.
+    pub fn answer(accused: &Accused) -> Result<(), FileError> {
+        write_synced(&accused.dir, &[(ANSWERED, b"")])
+    }
+
+    fn all(&self) -> Result<Vec<Accused>, FileError> {
         let fault = |source| FileError::Io { path: self.dir.clone(), source };
         let entries = match std::fs::read_dir(&self.dir) {
             Ok(entries) => entries,
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
             Err(error) => return Err(fault(error)),
         };
+        let mut all = Vec::new();
         for entry in entries {
             let entry = entry.map_err(fault)?;
             let name = entry.file_name();
             let named = name.to_str().and_then(|name| name.strip_prefix("block-")?.split_once('-'));
             let Some((number, accused)) = named else { continue };
-            let (Ok(number), Ok(accused)) = (number.parse::<u64>(), accused.parse::<B256>()) else { continue };
-            if hash(number) == Some(accused) {
-                return Ok(Some((number, entry.path())));
-            }
+            let (Ok(number), Ok(hash)) = (number.parse::<u64>(), accused.parse::<B256>()) else { continue };
+            all.push(Accused { number, hash, dir: entry.path() });
         }
-        Ok(None)
+        Ok(all)
     }
 
     /// Writes what the client was asked and what it said, synced; answers the folder.
@@ -133,18 +187,42 @@ impl Evidence {
     /// # Errors
     /// A failed write.
     pub fn write(&self, number: u64, hash: B256, request: &[u8], verdict: &str) -> Result<PathBuf, FileError> {
+        self.write_files(number, hash, &[("request.json", request), ("verdict.txt", verdict.as_bytes())])
+    }
+
+    /// As [`Evidence::write`], of a block that the client built and that is not taken.
+    ///
+    /// # Errors
+    /// A failed write.
+    pub fn write_built(&self, number: u64, hash: B256, request: &[u8], verdict: &str) -> Result<PathBuf, FileError> {
+        let verdict = verdict.as_bytes();
+        let dir =
+            self.write_files(number, hash, &[("request.json", request), ("verdict.txt", verdict), (BUILT, b"")])?;
+        // The same block again, after the operator's answer.
+        match std::fs::remove_file(dir.join(ANSWERED)) {
+            Err(source) if source.kind() != ErrorKind::NotFound => Err(FileError::Io { path: dir, source }),
+            _ => Ok(dir),
+        }
+    }
+
+    fn write_files(&self, number: u64, hash: B256, files: &[(&str, &[u8])]) -> Result<PathBuf, FileError> {
         let dir = self.dir.join(format!("block-{number}-{hash}"));
         let fault = |source| FileError::Io { path: dir.clone(), source };
         std::fs::create_dir_all(&dir).map_err(fault)?;
-        for (name, content) in [("request.json", request), ("verdict.txt", verdict.as_bytes())] {
-            let path = dir.join(name);
-            let fault = |source| FileError::Io { path: path.clone(), source };
-            std::fs::write(&path, content).map_err(fault)?;
-            File::open(&path).and_then(|file| file.sync_all()).map_err(fault)?;
-        }
+        write_synced(&dir, files)?;
         File::open(&self.dir).and_then(|dir| dir.sync_all()).map_err(fault)?;
         Ok(dir)
     }
+}
+
+fn write_synced(dir: &Path, files: &[(&str, &[u8])]) -> Result<(), FileError> {
+    for (name, content) in files {
+        let path = dir.join(name);
+        let fault = |source| FileError::Io { path: path.clone(), source };
+        std::fs::write(&path, content).map_err(fault)?;
+        File::open(&path).and_then(|file| file.sync_all()).map_err(fault)?;
+    }
+    File::open(dir).and_then(|dir| dir.sync_all()).map_err(|source| FileError::Io { path: dir.to_owned(), source })
 }
 
 #[cfg(test)]
@@ -189,11 +267,30 @@ mod tests {
     fn evidence_counts_while_its_block_is_ours() {
         let dir = folder("evidence");
         let evidence = Evidence::new(&dir);
-        assert_eq!(evidence.invalid_block(hash).unwrap(), None);
+        assert_eq!(evidence.invalid_block(99, hash).unwrap(), None);
         let at = evidence.write(3, hash(3).unwrap(), b"[]", "INVALID: gas").unwrap();
-        assert_eq!(std::fs::read_to_string(at.join("verdict.txt")).unwrap(), "INVALID: gas");
-        assert_eq!(evidence.invalid_block(hash).unwrap(), Some((3, at)));
-        assert_eq!(evidence.invalid_block(|_| Some(B256::ZERO)).unwrap(), None);
+        let accused = evidence.invalid_block(99, hash).unwrap().unwrap();
+        assert_eq!((accused.verdict().as_str(), &accused.dir), ("INVALID: gas", &at));
+        assert_eq!(evidence.invalid_block(99, |_| Some(B256::ZERO)).unwrap(), None);
+        assert_eq!(evidence.invalid_block(2, |_| None).unwrap(), None, "rolled back");
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[test]
+    fn evidence_of_a_block_that_was_not_taken_counts_until_it_is_answered() {
+        let dir = folder("evidence-built");
+        let evidence = Evidence::new(&dir);
+        let write = || evidence.write_built(8, B256::repeat_byte(0xee), b"[]", "roots differ").unwrap();
+        write();
+        let halts = |tip| evidence.invalid_block(tip, hash).unwrap().map(|accused| accused.number);
+        assert_eq!((halts(7), halts(8)), (Some(8), None), "while the chain ends below it");
+        assert_eq!(evidence.open_above(8).unwrap(), []);
+        let open = evidence.open_above(7).unwrap();
+        let [accused] = open.as_slice() else { panic!("{open:?}") };
+        Evidence::answer(accused).unwrap();
+        assert_eq!((halts(7), evidence.open_above(7).unwrap().len()), (None, 0));
+        write();
+        assert_eq!(halts(7), Some(8), "the same block once more");
         std::fs::remove_dir_all(&dir).unwrap();
     }
 }

@@ -4,8 +4,7 @@
 //! `iat`; the client takes it within 60 s of its own clock, so every request gets a fresh one. Nothing prints the secret.
 
 use std::fmt;
-use std::io::{ErrorKind, Read, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
@@ -14,17 +13,18 @@ use hmac::{Hmac, Mac};
 use sha2::Sha256;
 
 use crate::codec::hex;
+use crate::config::secret_file::{self, SecretFileError};
 
 /// `{"alg":"HS256","typ":"JWT"}`
 const HEADER: &[u8] = br#"{"alg":"HS256","typ":"JWT"}"#;
-/// More is not a secret: the digits, a prefix, white space around.
-const FILE_BYTES_MAX: u64 = 1_024;
 
 /// Why there is no secret.
 #[derive(Debug, thiserror::Error)]
 pub enum SecretError {
-    #[error("{path}: {source}")]
-    File { path: PathBuf, source: std::io::Error },
+    #[error(transparent)]
+    File(#[from] SecretFileError),
+    #[error("{path} cannot be made without random bytes: {source}")]
+    Entropy { path: PathBuf, source: std::io::Error },
     #[error("{path}: expected 32 bytes as 64 hex digits, found {found}")]
     Content { path: PathBuf, found: String },
 }
@@ -43,24 +43,15 @@ impl Secret {
     /// Reads the secret of `path`; a missing file is made from the system's entropy, readable by its owner alone.
     ///
     /// # Errors
-    /// A file that cannot be read or made, or that holds something else.
+    /// A file that cannot be read or made, that others may read, or that holds something else.
     pub fn load_or_create(path: &Path) -> Result<Self, SecretError> {
-        match Self::load(path) {
-            Err(SecretError::File { source, .. }) if source.kind() == ErrorKind::NotFound => Self::create(path),
-            loaded => loaded,
+        match secret_file::read(path, secret_file::BYTES_MAX) {
+            Ok(text) => {
+                Self::from_hex(text.trim()).map_err(|found| SecretError::Content { path: path.to_owned(), found })
+            }
+            Err(error) if error.is_missing() => Self::create(path),
+            Err(error) => Err(error.into()),
         }
-    }
-
-    fn load(path: &Path) -> Result<Self, SecretError> {
-        let fault = |source| SecretError::File { path: path.to_owned(), source };
-        let file = std::fs::File::open(path).map_err(fault)?;
-        let mode = file.metadata().map_err(fault)?.permissions().mode();
-        if mode & 0o077 != 0 {
-            tracing::warn!(path = %path.display(), mode = format!("{:o}", mode & 0o777), "others may read the JWT secret: chmod 600");
-        }
-        let mut text = String::new();
-        file.take(FILE_BYTES_MAX).read_to_string(&mut text).map_err(fault)?;
-        Self::from_hex(text.trim()).map_err(|found| SecretError::Content { path: path.to_owned(), found })
     }
 
     /// `Err` says what was found instead, without showing it.
@@ -75,14 +66,13 @@ impl Secret {
     }
 
     fn create(path: &Path) -> Result<Self, SecretError> {
-        let fault = |source| SecretError::File { path: path.to_owned(), source };
         let mut bytes = [0; 32];
-        std::fs::File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut bytes)).map_err(fault)?;
+        std::fs::File::open("/dev/urandom")
+            .and_then(|mut file| file.read_exact(&mut bytes))
+            .map_err(|source| SecretError::Entropy { path: path.to_owned(), source })?;
         let mut digits = Vec::with_capacity(64);
         hex::encode_into(&bytes, &mut digits);
-        let mut file =
-            std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(fault)?;
-        file.write_all(&digits).and_then(|()| file.sync_all()).map_err(fault)?;
+        secret_file::create(path, &digits)?;
         tracing::info!(path = %path.display(), "JWT secret made: give the execution client the same file");
         Ok(Self(bytes))
     }
@@ -105,6 +95,8 @@ impl Secret {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test may stop at a surprise")]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     #[test]
@@ -132,6 +124,9 @@ mod tests {
             let error = Secret::load_or_create(&path).unwrap_err().to_string();
             assert_eq!(error, format!("{}: expected 32 bytes as 64 hex digits, found {found}", path.display()));
         }
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
+        let error = Secret::load_or_create(&path).unwrap_err().to_string();
+        assert!(error.contains("has mode 0644: others may read it"), "{error}");
         assert_eq!(format!("{made:?}"), "Secret(..)");
         std::fs::remove_dir_all(&dir).unwrap();
     }

@@ -10,6 +10,7 @@
 
 use alloy_consensus::Header;
 
+use crate::builder::block::BlockContext;
 use crate::codec::hex;
 use crate::primitives::{B256, U256};
 
@@ -64,6 +65,29 @@ pub fn forkchoice_params(head: B256, safe: B256, finalized: B256, out: &mut Vec<
     data(out, ",safeBlockHash", safe.as_slice());
     data(out, ",finalizedBlockHash", finalized.as_slice());
     out.extend_from_slice(b"},null]");
+}
+
+/// Appends `PayloadAttributesV3` of a block that the client is to build.
+pub fn attributes(context: &BlockContext, out: &mut Vec<u8>) {
+    out.push(b'{');
+    quantity(out, "timestamp", context.timestamp);
+    data(out, ",prevRandao", context.prev_randao.as_slice());
+    data(out, ",suggestedFeeRecipient", context.coinbase.as_slice());
+    name(out, ",withdrawals");
+    out.extend_from_slice(b"[]");
+    data(out, ",parentBeaconBlockRoot", context.parent_beacon_block_root.as_slice());
+    out.push(b'}');
+}
+
+/// Appends the parameters of `engine_forkchoiceUpdatedV3` that let the client build on the block that is its head.
+pub fn forkchoice_with_attributes(context: &BlockContext, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"[{");
+    data(out, "headBlockHash", context.parent_hash.as_slice());
+    data(out, ",safeBlockHash", B256::ZERO.as_slice());
+    data(out, ",finalizedBlockHash", B256::ZERO.as_slice());
+    out.extend_from_slice(b"},");
+    attributes(context, out);
+    out.push(b']');
 }
 
 /// `,name` puts the comma before the name.

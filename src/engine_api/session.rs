@@ -17,7 +17,7 @@
 mod recovery;
 
 use crate::engine_api::status::{Condition, ExecutionStatus};
-use crate::engine_api::types::{CallError, Method, PayloadStatus, REQUIRED, RemoteBlock, Reply, Verdict};
+use crate::engine_api::types::{CallError, Method, PayloadStatus, REQUIRED, RemoteBlock, Reply, SyncProgress, Verdict};
 use crate::primitives::B256;
 use recovery::Recovery;
 
@@ -25,6 +25,8 @@ use recovery::Recovery;
 const BLOCKS_PER_FORKCHOICE_MAX: u64 = 8;
 /// How often an idle client's head is read: how long its restart stays unnoticed while we have nothing to say.
 const POLL_NS: u64 = 1_000_000_000;
+/// How often it is asked whether it syncs with peers of its own.
+const SYNC_POLL_NS: u64 = 5_000_000_000;
 
 /// How long to wait and how often to try again. Nanoseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +50,11 @@ pub trait OurChain {
 
     /// Whether this was our block once and was rolled back: the client must give it up.
     fn is_void(&self, number: u64, hash: B256) -> bool;
+
+    /// Numbers of the newest safe and of the newest final block; 0 where L1 has not said so.
+    fn settled(&self) -> (u64, u64) {
+        (0, 0)
+    }
 }
 
 /// What to ask the execution client.
@@ -69,6 +76,8 @@ pub enum Call {
     SetHead {
         number: u64,
     },
+    /// `eth_syncing`.
+    ReadSync,
 }
 
 /// What the driver is to do.
@@ -176,6 +185,9 @@ pub struct Session {
     /// The client's head was one of our blocks since the start.
     is_met: bool,
     poll_at_ns: u64,
+    sync_poll_at_ns: u64,
+    /// What the last forkchoice update said to be safe and final.
+    settled: (u64, u64),
     recovery: Recovery,
     /// An INVALID, while the VALID blocks below it still become the head.
     halting: Option<Halt>,
@@ -196,6 +208,8 @@ impl Session {
             checked,
             is_met: false,
             poll_at_ns: now_ns,
+            sync_poll_at_ns: now_ns,
+            settled: (0, 0),
             recovery: Recovery::default(),
             halting: None,
             status: ExecutionStatus::new(Condition::Connecting),
@@ -229,7 +243,7 @@ impl Session {
             Phase::Offline { retry_at_ns: at_ns } | Phase::Again { at_ns, .. } | Phase::Waiting { at_ns } => {
                 Some(at_ns)
             }
-            Phase::Serving => Some(self.poll_at_ns),
+            Phase::Serving => Some(self.poll_at_ns.min(self.sync_poll_at_ns)),
             _ => None,
         }
     }
@@ -279,6 +293,11 @@ impl Session {
                 self.chosen(number, &status, now_ns, chain, out);
             }
             (Call::SetHead { .. }, Ok(Reply::Done)) => self.read_head(out),
+            (Call::ReadSync, Ok(Reply::Sync(sync))) => self.sync_read(sync, now_ns, chain, out),
+            // A port that does not tell, or tells nonsense, is no reason not to be fed.
+            (Call::ReadSync, Err(error)) if error.code().is_some() || matches!(error, CallError::Malformed { .. }) => {
+                self.sync_read(None, now_ns, chain, out);
+            }
             (Call::SetHead { .. }, Err(error)) if error.code().is_some() => {
                 self.recovery.cannot_rewind();
                 self.stalled(format!("its head cannot be set: {error}"), now_ns, out);
@@ -415,14 +434,32 @@ impl Session {
         if self.halting.is_some() {
             return;
         }
+        if now_ns >= self.sync_poll_at_ns {
+            self.sync_poll_at_ns = now_ns + SYNC_POLL_NS;
+            return self.call(Call::ReadSync, out);
+        }
         let tip = chain.tip();
         if self.valid > self.head && (self.valid >= tip || self.valid - self.head >= BLOCKS_PER_FORKCHOICE_MAX) {
-            self.call(Call::Forkchoice { number: self.valid }, out);
+            self.choose(self.valid, chain, out);
         } else if self.valid < tip {
             self.call(Call::NewPayload { number: self.valid + 1 }, out);
         } else if now_ns >= self.poll_at_ns {
-            self.read_head(out);
+            // Without new blocks, too, the client hears of what L1 has made of the old ones.
+            match settled_at(self.head, chain) == self.settled {
+                true => self.read_head(out),
+                false => self.choose(self.head, chain, out),
+            }
         }
+    }
+
+    fn choose(&mut self, number: u64, chain: &impl OurChain, out: &mut Vec<Action>) {
+        self.settled = settled_at(number, chain);
+        self.call(Call::Forkchoice { number }, out);
+    }
+
+    fn sync_read(&mut self, sync: Option<SyncProgress>, now_ns: u64, chain: &impl OurChain, out: &mut Vec<Action>) {
+        self.status.sync = sync;
+        self.serve(now_ns, chain, out);
     }
 
     fn judged(
@@ -447,7 +484,7 @@ impl Session {
             Verdict::Invalid | Verdict::InvalidBlockHash => {
                 self.halting = Some(Halt::Invalid { number, hash, status });
                 if self.valid > self.head {
-                    self.call(Call::Forkchoice { number: self.valid }, out);
+                    self.choose(self.valid, chain, out);
                 }
             }
             Verdict::Syncing | Verdict::Accepted => {
@@ -565,8 +602,15 @@ impl Call {
             Self::NewPayload { .. } => Method::new_payload(fork),
             Self::Forkchoice { .. } => Method::forkchoice_updated(fork),
             Self::SetHead { .. } => Method::SetHead,
+            Self::ReadSync => Method::Syncing,
         }
     }
+}
+
+/// What is safe and final when the client's head is our block `number`.
+fn settled_at(number: u64, chain: &impl OurChain) -> (u64, u64) {
+    let (safe, finalized) = chain.settled();
+    (safe.min(number), finalized.min(number))
 }
 
 fn wrong_latest_valid(number: u64, hash: B256, status: &PayloadStatus) -> String {

@@ -1,10 +1,12 @@
-//! What the rest of the process sees of the execution client: cells, written by the control thread alone.
+//! What the rest of the process sees of the execution client: cells, written by the control thread; one by the forwarder, one by the builder core.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 
+use crate::engine_api::forwarding::ForwardingStatus;
+use crate::engine_api::types::SyncProgress;
 use crate::ring::Doorbell;
 
 /// How the execution client stands to us.
@@ -16,7 +18,7 @@ pub enum Condition {
     Connecting,
     /// Its head is our newest block, or on the way there.
     Ready,
-    /// It answers SYNCING, or its head does not move.
+    /// It answers SYNCING, its head does not move, or it builds no block (`delegated`).
     Stalled,
     /// It does not answer, or not with what the specification says.
     Unreachable,
@@ -54,14 +56,27 @@ pub struct ExecutionStatus {
     pub valid_number: u64,
     /// How often its head had to be set by `debug_setHead`.
     pub rewind_count: u64,
+    /// How often `execution.reset-command` was run.
+    pub reset_count: u64,
     /// How often the connection was made.
     pub connect_count: u64,
+    /// It fetches blocks from peers of its own, which a client of ours has no reason to do; `None`: it does not, or was not asked yet.
+    pub sync: Option<SyncProgress>,
 }
 
 impl ExecutionStatus {
     #[must_use]
     pub fn new(condition: Condition) -> Self {
-        Self { condition, why: String::new(), head_number: 0, valid_number: 0, rewind_count: 0, connect_count: 0 }
+        Self {
+            condition,
+            why: String::new(),
+            head_number: 0,
+            valid_number: 0,
+            rewind_count: 0,
+            reset_count: 0,
+            connect_count: 0,
+            sync: None,
+        }
     }
 }
 
@@ -79,7 +94,12 @@ pub struct ExecutionCells {
     checked: AtomicU64,
     is_met: AtomicBool,
     is_halted: AtomicBool,
+    halted_for: OnceLock<String>,
     status: ArcSwap<ExecutionStatus>,
+    /// Written by the forwarder.
+    forwarding: ArcSwap<ForwardingStatus>,
+    /// Why the client has not built what it was asked for last (`delegated`); written by the builder core.
+    build_trouble: ArcSwapOption<String>,
     /// Of the control thread: rung when the chain database has a new block, and at a stop.
     pub bell: Arc<Doorbell>,
 }
@@ -102,7 +122,10 @@ impl ExecutionCells {
             checked: AtomicU64::new(checked),
             is_met: AtomicBool::new(condition == Condition::Absent),
             is_halted: AtomicBool::new(false),
+            halted_for: OnceLock::new(),
             status: ArcSwap::from_pointee(ExecutionStatus::new(condition)),
+            forwarding: ArcSwap::from_pointee(ForwardingStatus::default()),
+            build_trouble: ArcSwapOption::empty(),
             bell: Arc::new(Doorbell::for_task()),
         }
     }
@@ -147,18 +170,63 @@ impl ExecutionCells {
         self.is_halted.store(true, Ordering::Relaxed);
     }
 
+    /// As [`ExecutionCells::halt`], for a reason that the control thread does not know. The first one stays.
+    pub fn halt_for(&self, why: String) {
+        let _ = self.halted_for.set(why);
+        self.halt();
+    }
+
     #[must_use]
     pub fn status(&self) -> Arc<ExecutionStatus> {
-        self.status.load_full()
+        let status = self.status.load_full();
+        let other = |condition, why| Arc::new(ExecutionStatus { condition, why, ..ExecutionStatus::clone(&status) });
+        if let Some(why) = self.halted_for.get() {
+            return other(Condition::Halted, why.clone());
+        }
+        match self.build_trouble.load_full() {
+            Some(why) if status.condition == Condition::Ready => {
+                other(Condition::Stalled, format!("it builds no block: {why}"))
+            }
+            _ => status,
+        }
+    }
+
+    /// Whether the client fetches blocks from peers of its own.
+    #[must_use]
+    pub fn is_syncing(&self) -> bool {
+        self.status.load().sync.is_some()
+    }
+
+    #[must_use]
+    pub fn condition(&self) -> Condition {
+        if self.halted_for.get().is_some() {
+            return Condition::Halted;
+        }
+        match self.status.load().condition {
+            Condition::Ready if self.build_trouble.load().is_some() => Condition::Stalled,
+            condition => condition,
+        }
+    }
+
+    /// Runs on: builder core. Writes only what is new.
+    pub fn set_build_trouble(&self, why: Option<&str>) {
+        let known = self.build_trouble.load();
+        if known.as_ref().map(|why| why.as_str()) != why {
+            self.build_trouble.store(why.map(|why| Arc::new(why.to_owned())));
+        }
     }
 
     pub fn set_status(&self, status: ExecutionStatus) {
         self.status.store(Arc::new(status));
     }
 
-    /// Whether the execution client takes part: `readyz` says so.
+    /// What is pulled from the client's pool.
     #[must_use]
-    pub fn is_ready(&self) -> bool {
-        matches!(self.status.load().condition, Condition::Absent | Condition::Ready)
+    pub fn forwarding(&self) -> Arc<ForwardingStatus> {
+        self.forwarding.load_full()
+    }
+
+    pub fn set_forwarding(&self, status: ForwardingStatus) {
+        self.forwarding.store(Arc::new(status));
     }
 }

@@ -11,12 +11,13 @@ use hyper::body::Bytes as Body;
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
 use hyper_util::rt::TokioIo;
+use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpStream, UnixStream};
 
 use crate::config::execution::Endpoint;
 use crate::engine_api::jwt::Secret;
-use crate::engine_api::types::{CallError, Method, Reply, parse_reply, shortened};
+use crate::engine_api::types::{CallError, Method, Reply, parse_batch, parse_reply, shortened};
 
 /// Bytes of an answer: the largest we ask for is a list of capabilities or a block without its transactions.
 const ANSWER_BYTES_MAX: usize = 16 * 1_048_576;
@@ -63,31 +64,59 @@ impl JsonTransport {
         Self { wire, secret, next_id: 1 }
     }
 
-    fn envelope(&mut self, request: &Prepared) -> Vec<u8> {
+    /// Appends one request; answers its id.
+    fn envelope(&mut self, method: Method, params: &[u8], body: &mut Vec<u8>) -> u64 {
         let id = self.next_id;
         self.next_id += 1;
-        let mut body = Vec::with_capacity(request.params.len() + 128);
-        let head = format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"{}","params":"#, request.method.name());
+        body.reserve(params.len() + 128);
+        let head = format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"{}","params":"#, method.name());
         body.extend_from_slice(head.as_bytes());
-        body.extend_from_slice(&request.params);
+        body.extend_from_slice(params);
         body.push(b'}');
-        body
+        id
+    }
+
+    async fn carry(&mut self, body: Vec<u8>, is_repeatable: bool, unix_s: u64) -> Result<Vec<u8>, CallError> {
+        match &mut self.wire {
+            Wire::Http { host, port, path, sender } => {
+                let token = self.secret.as_ref().map(|secret| format!("Bearer {}", secret.token(unix_s)));
+                let to = HttpTarget { host, port: *port, path, token };
+                to.post(sender, Body::from(body), is_repeatable).await
+            }
+            Wire::Ipc { path, stream } => exchange(path, stream, body).await,
+        }
+    }
+
+    /// Many requests at once; their results, in order.
+    ///
+    /// # Errors
+    /// As [`CallError`] has them, when there is no answer to all of them.
+    pub async fn call_batch(
+        &mut self,
+        calls: &[(Method, Vec<u8>)],
+        unix_s: u64,
+    ) -> Result<Vec<Result<Value, CallError>>, CallError> {
+        let mut body = vec![b'['];
+        let mut ids = Vec::with_capacity(calls.len());
+        for (index, (method, params)) in calls.iter().enumerate() {
+            if index > 0 {
+                body.push(b',');
+            }
+            ids.push((self.envelope(*method, params, &mut body), *method));
+        }
+        body.push(b']');
+        let answer = self.carry(body, true, unix_s).await?;
+        parse_batch(&ids, &answer)
     }
 }
 
 impl Transport for JsonTransport {
     async fn call(&mut self, request: Prepared, unix_s: u64) -> Result<Reply, CallError> {
-        let method = request.method;
-        let body = self.envelope(&request);
-        drop(request);
-        let answer = match &mut self.wire {
-            Wire::Http { host, port, path, sender } => {
-                let token = self.secret.as_ref().map(|secret| format!("Bearer {}", secret.token(unix_s)));
-                let to = HttpTarget { host, port: *port, path, token };
-                to.post(sender, Body::from(body)).await?
-            }
-            Wire::Ipc { path, stream } => exchange(path, stream, body).await?,
-        };
+        let Prepared { method, params } = request;
+        let mut body = Vec::new();
+        self.envelope(method, &params, &mut body);
+        drop(params);
+        let answer = self.carry(body, method.is_repeatable(), unix_s).await?;
         parse_reply(method, &answer)
     }
 }
@@ -116,14 +145,22 @@ impl HttpTarget<'_> {
     }
 
     /// The body of a 200; the connection stays in `kept` only after a complete answer.
-    async fn post(&self, kept: &mut Option<SendRequest<Full<Body>>>, body: Body) -> Result<Vec<u8>, CallError> {
+    async fn post(
+        &self,
+        kept: &mut Option<SendRequest<Full<Body>>>,
+        body: Body,
+        is_repeatable: bool,
+    ) -> Result<Vec<u8>, CallError> {
         if let Some(mut sender) = kept.take()
             && sender.ready().await.is_ok()
-            && let Ok(answer) = self.post_on(&mut sender, body.clone()).await
         {
-            return answer.inspect(|_| *kept = Some(sender));
+            match self.post_on(&mut sender, body.clone()).await {
+                Ok(answer) => return answer.inspect(|_| *kept = Some(sender)),
+                Err(what) if !is_repeatable => return Err(self.unreachable(what)),
+                // The peer may have closed it in the meantime, and most calls may be made twice.
+                Err(_) => {}
+            }
         }
-        // A kept connection may have been closed by the peer in the meantime, and every call may be made twice.
         let mut sender = self.connect().await?;
         let answer = self.post_on(&mut sender, body).await.map_err(|error| self.unreachable(error))?;
         answer.inspect(|_| *kept = Some(sender))

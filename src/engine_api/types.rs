@@ -21,6 +21,25 @@ pub enum Method {
     /// `eth_getBlockByNumber`, for all that it shows.
     ReadBlock,
     GetPayloadBodiesByRangeV1,
+    Syncing,
+    NewPendingFilter,
+    FilterChanges,
+    PoolContent,
+    RawTransaction,
+    /// `engine_newPayload`, for all that it says.
+    NewPayloadValueV4,
+    NewPayloadWithWitnessV4,
+    /// `engine_forkchoiceUpdated` with attributes, for all that it says.
+    ForkchoiceStartedV3,
+    GetPayloadV4,
+    GetPayloadV5,
+    BuildBlock,
+    SendRawTransaction,
+    ExecutionWitness,
+    RawBlock,
+    GetBalance,
+    GetTransactionCount,
+    GetCode,
     /// A read that a client of ours asked for, passed on by its name.
     Proxied(&'static str),
 }
@@ -30,12 +49,27 @@ impl Method {
     pub fn name(self) -> &'static str {
         match self {
             Self::ExchangeCapabilities => "engine_exchangeCapabilities",
-            Self::NewPayloadV4 => "engine_newPayloadV4",
-            Self::ForkchoiceUpdatedV3 => "engine_forkchoiceUpdatedV3",
+            Self::NewPayloadV4 | Self::NewPayloadValueV4 => "engine_newPayloadV4",
+            Self::NewPayloadWithWitnessV4 => "engine_newPayloadWithWitnessV4",
+            Self::ForkchoiceUpdatedV3 | Self::ForkchoiceStartedV3 => "engine_forkchoiceUpdatedV3",
+            Self::GetPayloadV4 => "engine_getPayloadV4",
+            Self::GetPayloadV5 => "engine_getPayloadV5",
+            Self::BuildBlock => "testing_buildBlockV1",
+            Self::SendRawTransaction => "eth_sendRawTransaction",
+            Self::ExecutionWitness => "debug_executionWitness",
+            Self::RawBlock => "debug_getRawBlock",
+            Self::GetBalance => "eth_getBalance",
+            Self::GetTransactionCount => "eth_getTransactionCount",
+            Self::GetCode => "eth_getCode",
             Self::GetBlockByNumber | Self::ReadBlock => "eth_getBlockByNumber",
             Self::GetPayloadBodiesByRangeV1 => "engine_getPayloadBodiesByRangeV1",
             Self::Proxied(name) => name,
             Self::SetHead => "debug_setHead",
+            Self::Syncing => "eth_syncing",
+            Self::NewPendingFilter => "eth_newPendingTransactionFilter",
+            Self::FilterChanges => "eth_getFilterChanges",
+            Self::PoolContent => "txpool_content",
+            Self::RawTransaction => "eth_getRawTransactionByHash",
         }
     }
 
@@ -45,6 +79,51 @@ impl Method {
         match fork {
             Fork::Prague | Fork::Osaka => Self::NewPayloadV4,
         }
+    }
+
+    /// As [`Method::new_payload`], with the witness in the answer.
+    #[must_use]
+    pub fn new_payload_with_witness(fork: Fork) -> Self {
+        match fork {
+            Fork::Prague | Fork::Osaka => Self::NewPayloadWithWitnessV4,
+        }
+    }
+
+    /// As [`Method::new_payload`]; the answer comes as it is.
+    #[must_use]
+    pub fn new_payload_value(fork: Fork) -> Self {
+        match fork {
+            Fork::Prague | Fork::Osaka => Self::NewPayloadValueV4,
+        }
+    }
+
+    /// The version that lets the client build a block of this fork.
+    #[must_use]
+    pub fn forkchoice_started(fork: Fork) -> Self {
+        match fork {
+            Fork::Prague | Fork::Osaka => Self::ForkchoiceStartedV3,
+        }
+    }
+
+    /// The version that hands over a built block of this fork.
+    #[must_use]
+    pub fn get_payload(fork: Fork) -> Self {
+        match fork {
+            Fork::Prague => Self::GetPayloadV4,
+            Fork::Osaka => Self::GetPayloadV5,
+        }
+    }
+
+    /// Whether a call that got lost may be made again without a word: not where the first one changed what the second would say.
+    #[must_use]
+    pub fn is_repeatable(self) -> bool {
+        !matches!(self, Self::FilterChanges | Self::NewPendingFilter)
+    }
+
+    /// Whether the authenticated port serves it: go-ethereum has `engine` and `eth` there, and only there `engine`.
+    #[must_use]
+    pub fn is_engine(self) -> bool {
+        self.name().starts_with("engine_")
     }
 
     /// The version that makes a block of this fork the head.
@@ -185,6 +264,13 @@ pub struct RemoteBlock {
     pub hash: B256,
 }
 
+/// How far a client is that fetches blocks from its own peers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SyncProgress {
+    pub current: u64,
+    pub highest: u64,
+}
+
 /// A parsed answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reply {
@@ -194,6 +280,8 @@ pub enum Reply {
     /// `engine_newPayload`, or the status inside the answer of `engine_forkchoiceUpdated`.
     Status(PayloadStatus),
     Done,
+    /// `eth_syncing`; `None`: it is not.
+    Sync(Option<SyncProgress>),
     /// The result as it came.
     Value(Value),
 }
@@ -204,8 +292,50 @@ pub enum Reply {
 /// The peer's error object, or [`CallError::Malformed`].
 pub fn parse_reply(method: Method, body: &[u8]) -> Result<Reply, CallError> {
     let text = || String::from_utf8_lossy(&body[..body.len().min(4 * SHOWN_BYTES_MAX)]).into_owned();
-    let mut answer: Value =
+    let answer: Value =
         serde_json::from_slice(body).map_err(|_| CallError::malformed(method, "the answer is not JSON", &text()))?;
+    let result = result_of(method, answer, &text)?;
+    match method {
+        Method::ExchangeCapabilities => {
+            let names = result.as_array().map(|names| names.iter().filter_map(Value::as_str).map(str::to_owned));
+            names
+                .map(|names| Reply::Capabilities(names.collect()))
+                .ok_or_else(|| CallError::malformed(method, "the result is not a list", &text()))
+        }
+        Method::NewPayloadV4 => read_status(method, &result).map(Reply::Status),
+        Method::ForkchoiceUpdatedV3 => read_status(method, &result["payloadStatus"]).map(Reply::Status),
+        Method::GetBlockByNumber if result.is_null() => Ok(Reply::Block(None)),
+        Method::GetBlockByNumber => remote_block(&result)
+            .map(|block| Reply::Block(Some(block)))
+            .ok_or_else(|| CallError::malformed(method, "a block without number or hash", &text())),
+        Method::SetHead => Ok(Reply::Done),
+        Method::Syncing => sync_progress(&result)
+            .map(Reply::Sync)
+            .ok_or_else(|| CallError::malformed(method, "neither false nor a progress", &text())),
+        Method::ReadBlock
+        | Method::GetPayloadBodiesByRangeV1
+        | Method::NewPendingFilter
+        | Method::FilterChanges
+        | Method::PoolContent
+        | Method::RawTransaction
+        | Method::NewPayloadValueV4
+        | Method::NewPayloadWithWitnessV4
+        | Method::ForkchoiceStartedV3
+        | Method::GetPayloadV4
+        | Method::GetPayloadV5
+        | Method::BuildBlock
+        | Method::SendRawTransaction
+        | Method::ExecutionWitness
+        | Method::RawBlock
+        | Method::GetBalance
+        | Method::GetTransactionCount
+        | Method::GetCode
+        | Method::Proxied(_) => Ok(Reply::Value(result)),
+    }
+}
+
+/// The result of one answer.
+fn result_of(method: Method, mut answer: Value, text: &dyn Fn() -> String) -> Result<Value, CallError> {
     if let Some(error) = answer.get("error").filter(|error| !error.is_null()) {
         let Some(number) = error.get("code").and_then(Value::as_i64) else {
             return Err(CallError::malformed(method, "an error without a code", &text()));
@@ -214,28 +344,37 @@ pub fn parse_reply(method: Method, body: &[u8]) -> Result<Reply, CallError> {
         let (code, message) = (ErrorCode::from(number), shortened(message));
         return Err(CallError::Rpc { method: method.name(), number, code, message });
     }
-    let Some(result) = answer.get_mut("result").map(Value::take) else {
-        return Err(CallError::malformed(method, "neither result nor error", &text()));
-    };
-    match method {
-        Method::ExchangeCapabilities => {
-            let names = result.as_array().map(|names| names.iter().filter_map(Value::as_str).map(str::to_owned));
-            names
-                .map(|names| Reply::Capabilities(names.collect()))
-                .ok_or_else(|| CallError::malformed(method, "the result is not a list", &text()))
-        }
-        Method::NewPayloadV4 => payload_status(method, &result).map(Reply::Status),
-        Method::ForkchoiceUpdatedV3 => payload_status(method, &result["payloadStatus"]).map(Reply::Status),
-        Method::GetBlockByNumber if result.is_null() => Ok(Reply::Block(None)),
-        Method::GetBlockByNumber => remote_block(&result)
-            .map(|block| Reply::Block(Some(block)))
-            .ok_or_else(|| CallError::malformed(method, "a block without number or hash", &text())),
-        Method::SetHead => Ok(Reply::Done),
-        Method::ReadBlock | Method::GetPayloadBodiesByRangeV1 | Method::Proxied(_) => Ok(Reply::Value(result)),
-    }
+    let result = answer.get_mut("result").map(Value::take);
+    result.ok_or_else(|| CallError::malformed(method, "neither result nor error", &text()))
 }
 
-fn payload_status(method: Method, status: &Value) -> Result<PayloadStatus, CallError> {
+/// Reads the answer to several requests, which may come in any order; `calls`: id and method of each.
+///
+/// # Errors
+/// [`CallError::Malformed`] when it is no list, or one of them has no answer.
+pub fn parse_batch(calls: &[(u64, Method)], body: &[u8]) -> Result<Vec<Result<Value, CallError>>, CallError> {
+    let Some(&(_, first)) = calls.first() else { return Ok(Vec::new()) };
+    let text = || String::from_utf8_lossy(&body[..body.len().min(4 * SHOWN_BYTES_MAX)]).into_owned();
+    let not_a_list = || CallError::malformed(first, "the answer to a batch is no list", &text());
+    let answers: Vec<Value> = serde_json::from_slice(body).map_err(|_| not_a_list())?;
+    let with_id = answers.into_iter().filter_map(|answer| Some((answer.get("id")?.as_u64()?, answer)));
+    let mut by_id: std::collections::BTreeMap<u64, Value> = with_id.collect();
+    let missing = |method| CallError::malformed(method, "an item of a batch has no answer", &text());
+    calls
+        .iter()
+        .map(|(id, method)| {
+            let answer = by_id.remove(id).ok_or_else(|| missing(*method))?;
+            let shown = answer.to_string();
+            Ok(result_of(*method, answer, &|| shown.clone()))
+        })
+        .collect()
+}
+
+/// Reads a `PayloadStatusV1`.
+///
+/// # Errors
+/// [`CallError::Malformed`].
+pub fn read_status(method: Method, status: &Value) -> Result<PayloadStatus, CallError> {
     let malformed = |what| CallError::malformed(method, what, &status.to_string());
     let name = status.get("status").and_then(Value::as_str).ok_or_else(|| malformed("no status"))?;
     let verdict = Verdict::from_name(name).ok_or_else(|| malformed("an unknown status"))?;
@@ -245,6 +384,17 @@ fn payload_status(method: Method, status: &Value) -> Result<PayloadStatus, CallE
     };
     let validation_error = status.get("validationError").and_then(Value::as_str).map(shortened);
     Ok(PayloadStatus { verdict, latest_valid_hash, validation_error })
+}
+
+/// `None` where the shape is another. go-ethereum also answers with a progress while it indexes old transactions: it has every block then, and
+/// that is not syncing.
+fn sync_progress(result: &Value) -> Option<Option<SyncProgress>> {
+    if result == &Value::Bool(false) {
+        return Some(None);
+    }
+    let number = |name: &str| u64::from_str_radix(result.get(name)?.as_str()?.strip_prefix("0x")?, 16).ok();
+    let progress = SyncProgress { current: number("currentBlock")?, highest: number("highestBlock")? };
+    Some((progress.current < progress.highest).then_some(progress))
 }
 
 /// Number and hash of a block; `None` where one is missing or malformed.
@@ -274,6 +424,8 @@ mod tests {
             Ok(Reply::Block(block)) => block.map_or("none".to_owned(), |b| format!("{} {:02x}", b.number, b.hash[31])),
             Ok(Reply::Capabilities(names)) => names.join(","),
             Ok(Reply::Done) => "done".to_owned(),
+            Ok(Reply::Sync(None)) => "in sync".to_owned(),
+            Ok(Reply::Sync(Some(SyncProgress { current, highest }))) => format!("block {current} of {highest}"),
             Ok(Reply::Value(value)) => value.to_string(),
             Err(error) => error.to_string(),
         };
@@ -295,6 +447,11 @@ mod tests {
         check(Method::GetBlockByNumber, r#"{"result":null}"#, "none");
         check(Method::ExchangeCapabilities, r#"{"result":["a","b"]}"#, "a,b");
         check(Method::SetHead, r#"{"result":null}"#, "done");
+        check(Method::Syncing, r#"{"result":false}"#, "in sync");
+        let progress = r#"{"result":{"startingBlock":"0x0","currentBlock":"0x7","highestBlock":"0x1f4","txIndexRemainingBlocks":"0x2"}}"#;
+        check(Method::Syncing, progress, "block 7 of 500");
+        check(Method::Syncing, r#"{"result":{"currentBlock":"0x7","highestBlock":"0x7"}}"#, "in sync");
+        check(Method::Syncing, r#"{"result":true}"#, r#"eth_syncing: neither false nor a progress: `{"result":true}`"#);
     }
 
     #[test]
@@ -316,6 +473,23 @@ mod tests {
             block,
             &format!("eth_getBlockByNumber: a block without number or hash: `{block}`"),
         );
+    }
+
+    #[test]
+    fn a_batch_is_put_in_order_by_its_ids() {
+        let calls = [(7, Method::GetBalance), (8, Method::GetCode), (9, Method::GetCode)];
+        let body =
+            r#"[{"id":9,"error":{"code":-32000,"message":"no"}},{"id":7,"result":"0x1"},{"id":8,"result":null}]"#;
+        let answers = parse_batch(&calls, body.as_bytes()).expect("all are there");
+        let shown: Vec<String> = answers
+            .into_iter()
+            .map(|answer| answer.map_or_else(|error| error.to_string(), |value| value.to_string()))
+            .collect();
+        assert_eq!(shown, ["\"0x1\"", "null", "eth_getCode: error -32000: no"]);
+        let error = parse_batch(&calls, br#"[{"id":7,"result":1}]"#).expect_err("two are missing").to_string();
+        assert!(error.starts_with("eth_getCode: an item of a batch has no answer"), "{error}");
+        let error = parse_batch(&calls, br#"{"error":{"code":-32600}}"#).expect_err("no list").to_string();
+        assert!(error.starts_with("eth_getBalance: the answer to a batch is no list"), "{error}");
     }
 
     #[test]

@@ -6,7 +6,7 @@
 use crate::codec::json_rpc::Id;
 use crate::ingress::envelope::Place;
 use crate::primitives::{B256, ReplyToken};
-use crate::rpc::{ConnectionKey, Method};
+use crate::rpc::{ConnectionKey, FilterAsk, Lease, Method};
 
 /// Ids up to this length need no allocation: a quoted 64-bit number fits.
 const ID_BYTES_INLINE: usize = 22;
@@ -47,14 +47,18 @@ impl CallId {
 /// Who answers, and what is needed then.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CallKind {
-    /// The builder core, with the admission.
-    Submit,
+    /// The builder core, with the admission. `since_ns`: when the shard had read it, monotonic.
+    Submit { since_ns: u64 },
     /// The builder core, with the preconfirmed receipt; the shard keeps the time.
     SubmitSync { hash: B256, timeout_ms: u64 },
     /// The builder core; when it does not know, the query pool is asked the same.
     Read { method: Method, params: Vec<u8> },
     /// The query pool.
     Query,
+    /// The shard that owns the filter.
+    Filter { ask: FilterAsk },
+    /// The query pool, with what a filter is told; the lease goes back to its owner.
+    FilterRead { lease: Option<Lease> },
 }
 
 /// One call that is being answered.
@@ -186,7 +190,7 @@ mod tests {
     #[test]
     fn a_token_finds_its_call_once_and_never_its_successor() {
         let mut calls = Calls::default();
-        let first = calls.insert(call(3, CallKind::Submit));
+        let first = calls.insert(call(3, CallKind::Submit { since_ns: 0 }));
         assert_eq!(calls.take(first).map(|call| call.connection.connection), Some(3));
         let second = calls.insert(call(4, CallKind::Query));
         assert_eq!(first.request, second.request);
@@ -199,7 +203,7 @@ mod tests {
     fn only_calls_that_wait_for_a_receipt_of_this_connection_are_listed() {
         let mut calls = Calls::default();
         let sync = || CallKind::SubmitSync { hash: B256::ZERO, timeout_ms: 1 };
-        calls.insert(call(3, CallKind::Submit));
+        calls.insert(call(3, CallKind::Submit { since_ns: 0 }));
         let waiting = calls.insert(call(3, sync()));
         let other = calls.insert(call(4, sync()));
         let key = ConnectionKey { connection: 3, generation: 7 };

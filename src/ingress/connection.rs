@@ -1,6 +1,6 @@
 //! One client connection without its socket: bytes and time in, requests and bytes out.
 //!
-//! Owner core: ingress shard. A driver (glommio's sockets, io_uring, a test) does per readiness of the socket:
+//! Owner core: ingress shard. A driver (the shard's io_uring, a test) does per readiness of the socket:
 //!
 //! ```text
 //!  read into the shard's own buffer ─► Input ─► next_request() until None, each answered at once or later through Replies
@@ -380,6 +380,7 @@ impl Connection {
                 input.taken = input.bytes.len();
                 // The body of the last request lay in it.
                 self.buffer = Vec::new();
+                self.start = 0;
                 return None;
             }
             if self.must_wait() {

@@ -5,12 +5,13 @@
 use std::collections::VecDeque;
 
 use crate::ingress::calls::Call;
+use crate::messages::QueryInput;
 use crate::rpc::{ConnectionKey, Method, RpcError};
 
 /// Heavy reads of one connection that the pool has. On full: `Stall`, the others wait in the shard. Enough to keep every thread of a
 /// usual pool busy; results of 128 MiB each are the worst case.
 pub const RUNNING_PER_CONNECTION_MAX: usize = 8;
-/// Bytes of parameters of waiting reads, per shard. On full: `Reject` with -32005. A dozen of the largest bodies.
+/// Bytes of parameters of waiting reads, and of what the pool's content was copied to, per shard. On full: `Reject` with -32005. A dozen of the largest bodies.
 pub const PARAMS_BYTES_MAX: usize = 64 << 20;
 /// Reply bytes that a connection has not read past which no further read of it starts.
 pub const REPLY_BYTES_MAX: usize = 32 << 20;
@@ -21,6 +22,18 @@ pub struct Query {
     pub method: Method,
     /// Raw JSON.
     pub params: Vec<u8>,
+    pub input: QueryInput,
+}
+
+impl Query {
+    fn held_bytes(&self) -> usize {
+        let input_bytes = match &self.input {
+            // A filter's criteria are counted where it lives.
+            QueryInput::Params | QueryInput::Filter(_) => 0,
+            QueryInput::Pool(content) => content.bytes_len(),
+        };
+        self.params.len() + input_bytes
+    }
 }
 
 #[derive(Default)]
@@ -44,10 +57,10 @@ impl Queries {
     /// # Errors
     /// The read and -32005 when the parameters of all waiting reads have as many bytes as they may.
     pub fn push(&mut self, query: Query) -> Result<(), Box<(Call, RpcError)>> {
-        let bytes = self.params_bytes + query.params.len();
+        let bytes = self.params_bytes + query.held_bytes();
         if bytes > PARAMS_BYTES_MAX {
             let text = format!("parameters of heavy reads that wait have {bytes} bytes, limit {PARAMS_BYTES_MAX}");
-            return Err(Box::new((query.call, RpcError::limit(text))));
+            return Err(Box::new((query.call, RpcError::busy(text, 1_000))));
         }
         self.params_bytes = bytes;
         let ConnectionKey { connection, generation } = query.call.connection;
@@ -81,7 +94,7 @@ impl Queries {
         let queue = &mut self.queues[key.connection as usize];
         let query = queue.waiting.pop_front()?;
         queue.running_count += 1;
-        self.params_bytes -= query.params.len();
+        self.params_bytes -= query.held_bytes();
         Some(query)
     }
 
@@ -94,12 +107,14 @@ impl Queries {
         }
     }
 
-    /// Drops what waits of this connection.
-    pub fn close(&mut self, key: ConnectionKey) {
-        if let Some(queue) = self.queues.get_mut(key.connection as usize)
-            && queue.generation == key.generation
-        {
-            self.params_bytes -= queue.waiting.drain(..).map(|query| query.params.len()).sum::<usize>();
+    /// Takes what waits of this connection, unstarted.
+    pub fn close(&mut self, key: ConnectionKey) -> Vec<Call> {
+        match self.queues.get_mut(key.connection as usize) {
+            Some(queue) if queue.generation == key.generation => {
+                self.params_bytes -= queue.waiting.iter().map(Query::held_bytes).sum::<usize>();
+                queue.waiting.drain(..).map(|query| query.call).collect()
+            }
+            _ => Vec::new(),
         }
     }
 
@@ -124,7 +139,7 @@ mod tests {
             id: CallId::new(Id::Sent(b"1")),
             kind: CallKind::Query,
         };
-        Query { call, method: Method::Call, params: vec![0; params_bytes] }
+        Query { call, method: Method::Call, params: vec![0; params_bytes], input: QueryInput::Params }
     }
 
     #[test]

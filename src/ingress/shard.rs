@@ -4,7 +4,7 @@
 //!
 //! ```text
 //!  input() for every readable connection ─► turn(): answers of builder and query pool, time-outs, subscriptions ─► one write each
-//!                                       └─► submit(): one recover_batch over the turn's transactions, one wake of the builder
+//!                                       └─► form(): one recover_batch over the turn's transactions, one wake of the builder
 //! ```
 //!
 //! Invariants: a reply leaves only when the sequence it depends on is durable; what the builder core and the query pool may owe this
@@ -12,9 +12,11 @@
 //! Absent on purpose: the EVM, files, blocking, logs.
 
 mod desk;
+mod filters;
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 
@@ -26,15 +28,22 @@ use crate::ingress::calls::{Call, CallId, CallKind, Calls};
 use crate::ingress::connection::{Connection, Content, Input, Limits, Phase, Policy};
 use crate::ingress::driver::{ShardSeat, ShardSettings};
 use crate::ingress::envelope::{Place, reply_error, reply_result};
+use crate::ingress::former::{Former, Verdict};
 use crate::ingress::intake::{Intake, TURN_ITEMS_MAX};
 use crate::ingress::queries::{Queries, Query, REPLY_BYTES_MAX};
+use crate::ingress::rates::RateLimiter;
 use crate::limits::IN_FLIGHT_PER_SHARD_MAX;
-use crate::messages::{BuilderReply, IngressMessage, QueryJob, QueryReply, Submit, SubmitWait};
+use crate::messages::{
+    BuilderAnswer, BuilderReply, IngressMessage, QueryInput, QueryJob, QueryReply, Submit, SubmitWait,
+};
+use crate::metrics::ShardMeter;
+use crate::metrics::reasons::IngressReason;
 use crate::primitives::{ReplyToken, ShardId};
 use crate::ring::{Consumer, Producer};
 use crate::rpc::{self, ConnectionKey, Progress, Rendered, RpcError, Subscriptions};
 use crate::runtime::slab::{Slab, TxHandle};
 use crate::topology::Shared;
+use filters::FilterDesk;
 
 /// Builder replies taken in one turn: about 2 ms of rendering.
 const REPLIES_PER_TURN_MAX: usize = 8_192;
@@ -55,6 +64,8 @@ struct Slot {
     generation: u32,
     is_dirty: bool,
     connection: Option<Connection>,
+    /// Of the peer, where it is known.
+    network: Option<IpAddr>,
     /// Part of `ShardCore::buffered_bytes`.
     buffered_bytes: usize,
 }
@@ -76,6 +87,8 @@ pub struct ShardCore {
     held: VecDeque<BuilderReply>,
     held_queries: Vec<QueryReply>,
     subscriptions: Subscriptions,
+    filter_desk: FilterDesk,
+    former: Former,
 }
 
 /// Everything of a shard but its connections: what one request needs while its connection is borrowed.
@@ -92,6 +105,7 @@ struct Desk {
     intake: Intake,
     calls: Calls,
     queries: Queries,
+    rates: RateLimiter,
     /// Calls that the builder core may still answer: those of `calls`, and the withdrawn ones.
     in_flight_count: usize,
     /// Calls withdrawn by `ForgetSync`, whose answers may be under way.
@@ -101,9 +115,11 @@ struct Desk {
     /// Deadlines of waiting `eth_sendRawTransactionSync` calls, earliest first.
     deadlines: BinaryHeap<Reverse<(u64, ReplyKey)>>,
     must_wake_builder: bool,
+    /// Until when the turn's transactions wait for more; `None`: they do not.
+    recover_ns: Option<u64>,
     /// A result being rendered.
     result: Vec<u8>,
-    /// Subscribe and unsubscribe calls, done when no connection is borrowed.
+    /// Subscribe, unsubscribe and filter calls, done when no connection is borrowed.
     registrations: Vec<Registration>,
 }
 
@@ -114,12 +130,13 @@ struct Registration {
     connection: ConnectionKey,
     place: Place,
     id: CallId,
-    what: Subscribing,
+    what: Registering,
 }
 
-enum Subscribing {
-    Add(rpc::SubscriptionKind),
-    Remove(rpc::SubscriptionId),
+enum Registering {
+    Subscribe(rpc::SubscriptionKind),
+    Unsubscribe(rpc::SubscriptionId),
+    Filter(rpc::FilterCall),
 }
 
 /// Where a request came from.
@@ -144,11 +161,13 @@ impl ShardCore {
             freed,
             to_query,
             from_query,
+            mailboxes,
             doorbell,
             shared,
             bound,
         } = seat;
         let policy = Arc::new(policy(&settings.http));
+        let former = Former::new(settings.http.batch_wait_ns);
         let desk = Desk {
             id,
             intake: Intake::new(settings.chain_id),
@@ -162,12 +181,14 @@ impl ShardCore {
             shared,
             calls: Calls::default(),
             queries: Queries::default(),
+            rates: RateLimiter::default(),
             in_flight_count: 0,
             withdrawn_count: 0,
             query_count: 0,
             chunk_count: 0,
             deadlines: BinaryHeap::new(),
             must_wake_builder: false,
+            recover_ns: None,
             result: Vec::new(),
             registrations: Vec::new(),
         };
@@ -183,6 +204,8 @@ impl ShardCore {
             held: VecDeque::new(),
             held_queries: Vec::new(),
             subscriptions: Subscriptions::new(id),
+            filter_desk: FilterDesk::new(id, mailboxes),
+            former,
         };
         (core, doorbell, bound)
     }
@@ -197,16 +220,22 @@ impl ShardCore {
         &self.desk.settings
     }
 
-    /// Gives a new connection its place.
+    /// Gives a new connection of nobody in particular its place.
     pub fn open(&mut self, now_ns: u64) -> ConnectionKey {
+        self.open_from(None, now_ns)
+    }
+
+    /// Gives a new connection of this network its place.
+    pub fn open_from(&mut self, network: Option<IpAddr>, now_ns: u64) -> ConnectionKey {
         let connection = Some(Connection::new(Arc::clone(&self.policy), now_ns));
         let index = match self.free_slots.pop() {
             Some(index) => {
-                self.slots[index as usize].connection = connection;
+                let slot = &mut self.slots[index as usize];
+                (slot.connection, slot.network) = (connection, network);
                 index
             }
             None => {
-                self.slots.push(Slot { generation: 0, is_dirty: false, connection, buffered_bytes: 0 });
+                self.slots.push(Slot { generation: 0, is_dirty: false, connection, network, buffered_bytes: 0 });
                 // Bounded by the connections of the process, which fit 32 bits.
                 (self.slots.len() - 1) as u32
             }
@@ -223,7 +252,10 @@ impl ShardCore {
         self.free_slots.push(key.connection);
         self.subscriptions.remove_connection(key);
         self.note_listening();
-        self.desk.queries.close(key);
+        self.filter_desk.filters.forget_connection(key);
+        for call in self.desk.queries.close(key) {
+            self.end_filter_read(&call, None);
+        }
         self.desk.withdraw_all(key);
     }
 
@@ -249,7 +281,11 @@ impl ShardCore {
         let Some(slot) = slot_of(&mut self.slots, key) else { return };
         let Some(connection) = slot.connection.as_mut() else { return };
         let mut input = if bytes.is_empty() { Input::empty() } else { Input::new(bytes) };
-        let share_end = self.desk.intake.item_count() + CONNECTION_ITEMS_MAX;
+        let item_count = self.desk.intake.item_count();
+        let share_end = item_count + CONNECTION_ITEMS_MAX;
+        if self.desk.rates.is_on() {
+            self.desk.rates.attend(slot.network);
+        }
         loop {
             if self.desk.intake.item_count() >= share_end.min(TURN_ITEMS_MAX) {
                 if connection.park(&mut input) {
@@ -260,9 +296,13 @@ impl ShardCore {
             let Some((request, replies)) = connection.next_request(&mut input, now_ns) else { break };
             let origin = Origin { connection: key, is_websocket: replies.is_websocket() };
             match request.content {
-                Content::Probe(probe) => self.desk.answer_probe(request.number, probe, replies),
+                Content::Probe(probe) => self.desk.answer_probe(request.number, probe, replies, now_ns),
                 Content::Body(body) => self.desk.on_body(origin, request.number, body, replies, now_ns),
             }
+        }
+        let added_count = self.desk.intake.item_count() - item_count;
+        if added_count > 0 {
+            self.former.on_input(key, added_count, now_ns);
         }
         let is_over = self.buffered_bytes + connection.buffered_bytes() > self.buffered_bytes_max + slot.buffered_bytes;
         if is_over && connection.is_receiving() {
@@ -271,7 +311,7 @@ impl ShardCore {
         self.buffered_bytes = self.buffered_bytes - slot.buffered_bytes + connection.buffered_bytes();
         slot.buffered_bytes = connection.buffered_bytes();
         mark_dirty(slot, key.connection, &mut self.dirty);
-        self.register();
+        self.register(now_ns);
         self.start_queries(key, now_ns);
     }
 
@@ -298,7 +338,7 @@ impl ShardCore {
             let Some(query) = self.desk.queries.start(key) else { return };
             if let Err(refused) = self.desk.ask_query(query, now_ns) {
                 self.desk.queries.end(key);
-                finish(&mut self.slots, &mut self.dirty, &refused.0, Err(&refused.1));
+                self.refuse_query(&refused.0, &refused.1);
             }
         }
     }
@@ -321,38 +361,68 @@ impl ShardCore {
 
     /// Answers of builder and query pool, time-outs of waiting calls, parked input. News for subscribers: [`ShardCore::announce`].
     pub fn turn(&mut self, now_ns: u64) {
+        self.desk.rates.set_rates(self.desk.shared.limits.rates());
         self.desk.take_freed();
         self.drain_builder(now_ns);
         self.drain_queries(now_ns);
+        self.drain_neighbours(now_ns);
         self.expire_waiting(now_ns);
         self.resume_parked(now_ns);
         self.desk.wake_builder();
     }
 
-    /// Recovers the turn's transactions in one call and sends them to the builder core.
-    pub fn submit(&mut self) {
+    /// Ends a turn: recovers its transactions, unless it is worth waiting for more of them until [`ShardCore::next_deadline_ns`]. `clock` is read
+    /// when something is recovered.
+    pub fn form(&mut self, now_ns: u64, clock: impl Fn() -> u64) {
+        self.desk.recover_ns = match self.former.judge(Intake::round_items(), now_ns) {
+            Verdict::Wait { until_ns } => Some(until_ns),
+            Verdict::Recover { .. } if self.desk.intake.is_empty() => None,
+            Verdict::Recover { count } => {
+                let start_ns = clock();
+                self.submit(count);
+                let end_ns = clock();
+                self.meter().recover.record(end_ns.saturating_sub(start_ns));
+                self.former.on_recovered(self.desk.intake.item_count(), end_ns)
+            }
+        };
+    }
+
+    fn meter(&self) -> &ShardMeter {
+        &self.desk.shared.metrics.shards[usize::from(self.desk.id.0)]
+    }
+
+    /// Recovers the turn's first `count_max` signatures in one call and sends their transactions to the builder core.
+    pub fn submit(&mut self, count_max: usize) {
         if self.desk.intake.is_empty() {
             return;
         }
         let Self { slots, dirty, desk, .. } = self;
-        let Desk { intake, to_builder, slab, calls, in_flight_count, chunk_count, .. } = desk;
-        intake.recover(|outcome| {
-            let (token, handle, error) = match outcome {
+        let Desk { id, intake, to_builder, slab, calls, in_flight_count, chunk_count, shared, .. } = desk;
+        let meter = &shared.metrics.shards[usize::from(id.0)];
+        let is_cold = shared.cold.is_on();
+        let mut touched = Vec::new();
+        let count = intake.recover(count_max, slab, |slab, outcome| {
+            let (token, handle, error, reason) = match outcome {
                 Ok(mut submit) => {
+                    if is_cold {
+                        touched.extend([Some(submit.sender), submit.fields.to].into_iter().flatten());
+                    }
                     if submit.wait == SubmitWait::Preconfirmation && calls.get(submit.token).is_none() {
                         // Withdrawn before the builder core saw it: it must not register a waiter.
                         submit.wait = SubmitWait::Admission;
                     }
                     match to_builder.push(IngressMessage::Submit(submit)) {
                         Err(IngressMessage::Submit(Submit { token, handle, .. })) => {
-                            (token, handle, RpcError::limit("the builder is busy: try again"))
+                            let error = RpcError::busy("the builder is busy: try again", 100);
+                            (token, handle, error, IngressReason::BuilderBusy)
                         }
                         // Only the message that was pushed can come back.
                         Ok(()) | Err(_) => return,
                     }
                 }
-                Err(refused) => refused,
+                Err((token, handle, error)) => (token, handle, error, IngressReason::Signature),
             };
+            meter.rejected.increment(reason as usize);
             slab.free(handle);
             *chunk_count -= 1;
             if let Some(call) = calls.take(token) {
@@ -360,6 +430,8 @@ impl ShardCore {
                 finish(slots, dirty, &call, Err(&error));
             }
         });
+        meter.recovered.add(count);
+        shared.cold.ask(touched);
         desk.must_wake_builder = false;
         desk.to_builder.wake();
     }
@@ -390,7 +462,8 @@ impl ShardCore {
         };
         !desk.from_builder.is_empty()
             || !desk.from_query.is_empty()
-            || !desk.intake.is_empty()
+            || self.has_neighbour_message()
+            || (!desk.intake.is_empty() && desk.recover_ns.is_none())
             || !self.dirty.is_empty()
             || !self.parked.is_empty()
             || is_released()
@@ -410,14 +483,16 @@ impl ShardCore {
         }
     }
 
-    /// When the next `eth_sendRawTransactionSync` is over; `u64::MAX` when none waits.
+    /// When the next `eth_sendRawTransactionSync` is over, or transactions have waited long enough for more; `u64::MAX` when neither waits.
     #[must_use]
     pub fn next_deadline_ns(&self) -> u64 {
-        self.desk.deadlines.peek().map_or(u64::MAX, |Reverse((at, _))| *at)
+        let call_ns = self.desk.deadlines.peek().map_or(u64::MAX, |Reverse((at, _))| *at);
+        call_ns.min(self.desk.recover_ns.unwrap_or(u64::MAX))
     }
 
     /// Acts on the deadlines of all connections.
     pub fn check_connections(&mut self, now_ns: u64) {
+        self.filter_desk.filters.expire(now_ns);
         for (index, slot) in self.slots.iter_mut().enumerate() {
             let Some(connection) = slot.connection.as_mut() else { continue };
             if connection.deadline_ns() <= now_ns {
@@ -493,6 +568,9 @@ impl ShardCore {
         let token = reply.token();
         let Some(call) = self.desk.calls.take(token) else { return };
         self.desk.in_flight_count -= 1;
+        if let (BuilderReply::Admitted { .. }, CallKind::Submit { since_ns }) = (&reply, &call.kind) {
+            self.meter().accepted.record(now_ns.saturating_sub(*since_ns));
+        }
         let Self { slots, dirty, desk, .. } = self;
         let error = match reply {
             BuilderReply::Admitted { hash, .. } => {
@@ -510,34 +588,40 @@ impl ShardCore {
             BuilderReply::Unready { hash, reason, .. } => rpc::unready_error(&hash, &reason),
             BuilderReply::Preconfirmed { block, index, .. } => {
                 desk.result.clear();
-                match rpc::render_preconfirmed(&block, index, &mut desk.result) {
+                match rpc::render_preconfirmed(&block, index, desk.hash_of(&block), &mut desk.result) {
                     Ok(()) => return finish(slots, dirty, &call, Ok(&desk.result)),
                     Err(error) => error,
                 }
             }
-            BuilderReply::Answer { answer, .. } => {
-                let Call { kind: CallKind::Read { method, .. }, .. } = &call else { return };
+            BuilderReply::Answer { answer, .. } => return self.on_answer(call, answer, now_ns),
+        };
+        finish(slots, dirty, &call, Err(&error));
+    }
+
+    /// Renders what the builder core said, or asks the query pool: for what it does not know, and to render much.
+    fn on_answer(&mut self, call: Call, answer: BuilderAnswer, now_ns: u64) {
+        let Call { connection, place, id, kind: CallKind::Read { method, params } } = call else { return };
+        let call = Call { connection, place, id, kind: CallKind::Query };
+        let Self { slots, dirty, desk, .. } = self;
+        let input = match answer {
+            BuilderAnswer::PoolContent(content) => QueryInput::Pool(content),
+            answer => {
                 desk.result.clear();
-                match rpc::render_builder_answer(*method, &answer, &mut desk.result) {
+                match rpc::render_builder_answer(method, &answer, &mut desk.result) {
                     Ok(Rendered::Done) => return finish(slots, dirty, &call, Ok(&desk.result)),
-                    Ok(Rendered::AskQuery) => {
-                        let Call { connection, place, id, kind } = call;
-                        let CallKind::Read { method, params } = kind else { return };
-                        if slot_of(slots, connection).is_none() {
-                            // The queue of its place may be the next connection's.
-                            return;
-                        }
-                        let call = Call { connection, place, id, kind: CallKind::Query };
-                        return match desk.queries.push(Query { call, method, params }) {
-                            Ok(()) => self.start_queries(connection, now_ns),
-                            Err(refused) => finish(slots, dirty, &refused.0, Err(&refused.1)),
-                        };
-                    }
-                    Err(error) => error,
+                    Ok(Rendered::AskQuery) => QueryInput::Params,
+                    Err(error) => return finish(slots, dirty, &call, Err(&error)),
                 }
             }
         };
-        finish(slots, dirty, &call, Err(&error));
+        if slot_of(slots, connection).is_none() {
+            // The queue of its place may be the next connection's.
+            return;
+        }
+        match desk.queries.push(Query { call, method, params, input }) {
+            Ok(()) => self.start_queries(connection, now_ns),
+            Err(refused) => finish(slots, dirty, &refused.0, Err(&refused.1)),
+        }
     }
 
     fn drain_queries(&mut self, now_ns: u64) {
@@ -560,6 +644,7 @@ impl ShardCore {
     fn on_query_reply(&mut self, reply: &QueryReply, now_ns: u64) {
         if let Some(call) = self.desk.calls.take(reply.token) {
             finish(&mut self.slots, &mut self.dirty, &call, reply.outcome.as_deref());
+            self.end_filter_read(&call, Some(reply));
             self.desk.queries.end(call.connection);
             self.start_queries(call.connection, now_ns);
         }
@@ -607,8 +692,8 @@ impl ShardCore {
         subscriptions.announce(&heads, durable, &mut sink)
     }
 
-    /// Carries out subscribe and unsubscribe calls.
-    fn register(&mut self) {
+    /// Carries out subscribe, unsubscribe and filter calls.
+    fn register(&mut self, now_ns: u64) {
         if self.desk.registrations.is_empty() {
             return;
         }
@@ -618,11 +703,15 @@ impl ShardCore {
             let Self { slots, dirty, desk, subscriptions, .. } = self;
             desk.result.clear();
             let outcome = match what {
-                Subscribing::Add(kind) => {
+                Registering::Filter(what) => {
+                    self.on_filter_call(call, what, now_ns);
+                    continue;
+                }
+                Registering::Subscribe(kind) => {
                     let heads = desk.shared.heads.load();
                     subscriptions.add(connection, kind, &heads, desk.durable()).map(|id| id.write(&mut desk.result))
                 }
-                Subscribing::Remove(id) => {
+                Registering::Unsubscribe(id) => {
                     let removed = subscriptions.remove(connection, id);
                     rpc::json::boolean(removed, &mut desk.result);
                     Ok(())

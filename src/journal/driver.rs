@@ -16,12 +16,12 @@ use super::log::Log;
 use super::storage::{Storage, StorageError};
 use crate::limits;
 use crate::messages::{JournalMessage, SlotMessage};
+use crate::metrics::Metrics;
 use crate::primitives::{Sequence, ShardSet};
 use crate::ring::{Consumer, Doorbell, Gate, Producer};
 use crate::runtime::clock;
 
 /// What journal, builder and chain threads tell each other without messages.
-#[derive(Default)]
 pub struct JournalCells {
     /// Only what is under way has room: nothing new is begun. Written by the journal thread.
     pub is_space_full: AtomicBool,
@@ -29,8 +29,22 @@ pub struct JournalCells {
     pub carry_below: AtomicU64,
     /// Everything up to here that the chain thread keeps is synced. Written by the thread that syncs.
     pub chain_synced: AtomicU64,
+    /// Blocks recorded up to here are final on L1; everything without an L1. Written by the builder core.
+    pub settled: AtomicU64,
     /// The disk had no room for the slot that the log wants. Written by the slot maker.
     pub is_disk_full: AtomicBool,
+}
+
+impl Default for JournalCells {
+    fn default() -> Self {
+        Self {
+            is_space_full: AtomicBool::new(false),
+            carry_below: AtomicU64::new(0),
+            chain_synced: AtomicU64::new(0),
+            settled: AtomicU64::new(u64::MAX),
+            is_disk_full: AtomicBool::new(false),
+        }
+    }
 }
 
 /// Everything that the journal thread owns.
@@ -45,6 +59,7 @@ pub struct JournalSeat<S> {
     /// Its first waiters are the shards.
     pub gate: Arc<Gate>,
     pub cells: Arc<JournalCells>,
+    pub metrics: Arc<Metrics>,
     pub slot_requests: Producer<SlotMessage>,
     pub slots_made: Consumer<u32>,
 }
@@ -214,9 +229,12 @@ impl<S: Storage> Journal<S> {
 
     /// Writes one piece, if there is one and it has a place. Answers whether it did.
     fn write_one(&mut self) -> Result<bool, StorageError> {
-        let JournalSeat { log, storage, gate, .. } = &mut self.seat;
+        let JournalSeat { log, storage, gate, metrics, .. } = &mut self.seat;
         let Some(write) = log.next_write(clock::wall_unix_ns()) else { return Ok(false) };
+        let start_ns = clock::monotonic_ns();
         storage.write(write.slot, write.offset, write.bytes, write.point)?;
+        metrics.journal.write.record(clock::monotonic_ns() - start_ns);
+        metrics.journal.written_bytes.add(write.bytes.len() as u64);
         if let Some(durable) = log.written() {
             gate.advance(durable);
             self.release();
@@ -244,7 +262,9 @@ impl<S: Storage> Journal<S> {
             self.seat.log.slot_created(slot);
         }
         // ORDERING: Acquire pairs with the syncer's Release: its sync came before.
-        let synced = Sequence(self.seat.cells.chain_synced.load(Ordering::Acquire));
+        let cells = &self.seat.cells;
+        let synced = cells.chain_synced.load(Ordering::Acquire).min(cells.settled.load(Ordering::Relaxed));
+        let synced = Sequence(synced);
         if synced > self.chain_synced {
             self.chain_synced = synced;
             self.seat.log.chain_synced(synced);

@@ -147,6 +147,12 @@ impl History {
         reading::read(records)
     }
 
+    /// Numbers of the blocks that have their hash, and the records that say so, ascending.
+    #[must_use]
+    pub fn sealed_blocks(&self) -> Vec<(u64, Sequence)> {
+        self.blocks.iter().filter_map(|block| Some((block.number, block.sealed.as_ref()?.sequence))).collect()
+    }
+
     /// A block of the chain as it is now.
     #[must_use]
     pub fn block(&self, number: u64) -> Option<&BlockHistory> {

@@ -30,11 +30,11 @@
 //!
 //! 5 Placed               6 Closed               7 Sealed                          8 RolledBack
 //! 0   8   tx             0   8  number          0    8   number                   0    8   to_block
-//! 8   4   index          8   4  tx_count        8    32  hash                     8    1   cause: 1 operator
-//! 12  8   preconfirmed,  12  1  reason:         40   32  state root
-//!         Unix ns               1 deadline,     72   32  receipts root
+//! 8   4   index          8   4  tx_count        8    32  hash                     8    1   cause: 1 operator,
+//! 12  8   preconfirmed,  12  1  reason:         40   32  state root                    2 origin gone,
+//!         Unix ns               1 deadline,     72   32  receipts root                 3 L1 differs
 //!                               2 full,         104  8   sealed, Unix ns
-//!                               3 stop
+//!                               3 stop                                                 4 lost by the client
 //! ```
 //!
 //! Conditions: [`conditions`]. Absent on purpose: what the fields mean for one another, which is [`super::history`]'s.
@@ -78,7 +78,7 @@ pub enum CloseReason {
     Deadline = 1,
     /// No room for what came next: gas, bytes, logs or changes.
     Full = 2,
-    /// The process stops.
+    /// The process stops, or the operator has stopped or halted building.
     Stop = 3,
 }
 
@@ -88,6 +88,25 @@ pub enum CloseReason {
 pub enum RollbackCause {
     /// `sequencer journal rollback`.
     Operator = 1,
+    /// L1 no longer has the block that they stand on.
+    OriginGone = 2,
+    /// L1 holds other valid blocks of the same heights.
+    L1Differs = 3,
+    /// The execution client that built them does not have them, and nobody was shown them (`delegated`).
+    ClientLost = 4,
+}
+
+impl RollbackCause {
+    /// The word in reports and logs.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Operator => "operator",
+            Self::OriginGone => "L1 origin gone",
+            Self::L1Differs => "L1 differs",
+            Self::ClientLost => "lost by the execution client",
+        }
+    }
 }
 
 /// A journal record. A transaction is named by the sequence of the record that holds its bytes: its `Admitted`, or its newest `Carried`.
@@ -505,6 +524,8 @@ fn take_close_reason(fields: &mut Fields<'_>) -> Result<CloseReason, RecordError
 
 fn take_rollback_cause(fields: &mut Fields<'_>) -> Result<RollbackCause, RecordError> {
     let code = fields.u8("cause")?;
-    let known = code == RollbackCause::Operator as u8;
-    known.then_some(RollbackCause::Operator).ok_or(RecordError::Code { field: "cause of a rollback", code })
+    [RollbackCause::Operator, RollbackCause::OriginGone, RollbackCause::L1Differs, RollbackCause::ClientLost]
+        .into_iter()
+        .find(|cause| *cause as u8 == code)
+        .ok_or(RecordError::Code { field: "cause of a rollback", code })
 }

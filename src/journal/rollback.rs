@@ -17,6 +17,7 @@ use crate::primitives::{Address, B256, Sequence};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan<'h> {
     pub to_block: u64,
+    pub cause: RollbackCause,
     /// Of the record.
     pub sequence: Sequence,
     /// Ascending.
@@ -61,17 +62,18 @@ impl<'h> Plan<'h> {
     pub fn new<'a>(
         history: &'h History,
         to_block: u64,
+        cause: RollbackCause,
         record_at: impl FnMut(Position) -> &'a [u8],
     ) -> Result<Self, RollbackError> {
         let blocks = blocks_above(history, to_block)?;
         let withdrawn = withdrawn(blocks, record_at)?;
-        Ok(Self { to_block, sequence: Sequence(history.last.0 + 1), blocks, withdrawn })
+        Ok(Self { to_block, cause, sequence: Sequence(history.last.0 + 1), blocks, withdrawn })
     }
 
     /// What is appended to the journal. The withdrawn places are on the disk before it.
     #[must_use]
     pub fn record(&self) -> Record<'static> {
-        Record::RolledBack { to_block: self.to_block, cause: RollbackCause::Operator }
+        Record::RolledBack { to_block: self.to_block, cause: self.cause }
     }
 
     /// Where the withdrawn places are written, in the journal's directory.
@@ -221,7 +223,7 @@ mod tests {
             blocks: vec![block(5, true, true), block(6, true, true)],
             ..History::default()
         };
-        let plan = Plan::new(&history, 5, |_| &bytes).unwrap();
+        let plan = Plan::new(&history, 5, RollbackCause::Operator, |_| &bytes).unwrap();
         assert_eq!(plan.to_string(), "1 blocks above block 5 and 1 preconfirmations in them");
         assert_eq!(plan.file_name(), "rollback-21.json");
         assert_eq!(plan.file_text(), format!("{}\n", expected.replace("\"block\":5", "\"block\":6")));

@@ -42,6 +42,14 @@ pub struct Limits {
     pub evictions_per_admission_max: u32,
 }
 
+/// Those of [`Limits`] that change while the pool lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    pub transactions_max: u32,
+    pub bytes_max: u64,
+    pub per_sender_max: u32,
+}
+
 impl Limits {
     /// The defaults of a chain with this id and block gas limit.
     #[must_use]

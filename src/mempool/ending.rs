@@ -128,6 +128,9 @@ pub enum Invalid {
     GasAboveBlock { tx: u64, block: u64 },
     #[error("condition can no longer be met: {0}")]
     Condition(Impossible),
+    /// Its witness, as it was measured, is larger than what an ExecuteTx has left beside its bytes.
+    #[error("settlement witness {bytes} > {bytes_max}")]
+    Witness { bytes: u64, bytes_max: u64 },
     /// Refused by execution itself, in its words.
     #[error("{0}")]
     Execution(&'static str),
@@ -146,6 +149,8 @@ pub enum EndState {
     Invalidated(Invalid),
     #[error("evicted from a full pool: tip {tip_wei}, newcomer {newcomer_tip_wei}")]
     Evicted { tip_wei: u128, newcomer_tip_wei: u128 },
+    #[error("dropped by the operator")]
+    DroppedByOperator,
     /// Never pooled.
     #[error("rejected: {0}")]
     Rejected(Reject),

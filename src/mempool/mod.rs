@@ -25,7 +25,7 @@ mod pool;
 mod store;
 mod table;
 
-pub use admission::{GasNeeds, Limits};
+pub use admission::{Bounds, GasNeeds, Limits};
 pub use conditional::{
     CONDITION_READS_MAX, CodeExpectation, CodeView, ConditionError, ConditionState, Conditions, Impossible,
     KnownAccount, RootView, StorageExpectation, Unmet, Verdict,

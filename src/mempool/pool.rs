@@ -2,7 +2,7 @@
 
 use alloy_primitives::{Address, B256, U256};
 
-use super::admission::Limits;
+use super::admission::{Bounds, Limits};
 use super::conditional::Conditions;
 use super::ending::{EndState, Invalid, Reject, Removed};
 use super::heap::{Heap, Node};
@@ -285,6 +285,23 @@ impl<P> Mempool<P> {
     /// Orders by a new base fee. Usually constant; linear in the senders with something ready when a fee cap starts or stops to bind.
     pub fn set_base_fee(&mut self, base_fee_wei: u128) {
         self.ready.set_base_fee(&mut self.positions, base_fee_wei);
+    }
+
+    /// Ends the transaction because the operator does not want it. Its sender's later ones wait for the nonce.
+    ///
+    /// Panics: when `id` is not pooled.
+    pub fn drop_by_operator(&mut self, id: TxId, now_ns: u64, removed: &mut Vec<Removed<P>>) {
+        self.advance(now_ns);
+        let slot = self.store.slot(id).expect("the builder drops what it has just found here");
+        self.end_and_demote(slot, EndState::DroppedByOperator, removed);
+    }
+
+    /// For newcomers from now on; what is pooled above the bounds stays. Never above what memory was taken for.
+    pub fn set_bounds(&mut self, bounds: Bounds) {
+        // Every entry has a slot.
+        self.limits.transactions_max = bounds.transactions_max.min(self.positions.len() as u32);
+        self.limits.bytes_max = bounds.bytes_max;
+        self.limits.per_sender_max = bounds.per_sender_max;
     }
 
     /// For transactions admitted from now on; those pooled are the builder's to judge.

@@ -1,7 +1,7 @@
 #![allow(unsafe_code, reason = "slots are written once by the only writer and read below a published length")]
 //! An append-only sequence that one thread writes and any thread reads without locks: values never move and never change.
 //!
-//! Memory is taken in chunks that double (8,192 values first), so a writer allocates about once per block, not once per value. A log made
+//! Memory is taken in chunks that double (2,048 values first), so a writer allocates a few times per block, not once per value. A log made
 //! from an [`AppendStock`] gives its chunks back to it, so that its successor writes to pages that the kernel has given already.
 
 use std::cell::UnsafeCell;
@@ -12,11 +12,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crossbeam::queue::ArrayQueue;
 
-const FIRST_CHUNK_SLOTS: usize = 8_192;
-/// 8,192 × (2^15 − 1) values: far above any block's limits, which are checked before a value is made.
-const CHUNKS_MAX: usize = 15;
-/// Chunks that a stock keeps of a log, 57,344 values: what a rare, larger block took goes back to the allocator.
-const CHUNKS_KEPT: usize = 3;
+const FIRST_CHUNK_SLOTS: usize = 2_048;
+/// 2,048 × (2^17 − 1) values: far above any block's limits, which are checked before a value is made.
+const CHUNKS_MAX: usize = 17;
+/// Chunks that a stock keeps of a log, 63,488 values: what a rare, larger block took goes back to the allocator.
+const CHUNKS_KEPT: usize = 5;
 
 /// Makes an empty log: the writer's handle and the readers' handle.
 #[must_use]
@@ -168,6 +168,14 @@ impl<T> AppendWriter<T> {
         self.len == 0
     }
 
+    /// Memory of the chunks that the log has, filled or not, without what values point to: a chunk's pages are mostly huge ones, which are
+    /// resident from their first byte on.
+    #[must_use]
+    pub fn held_bytes(&self) -> usize {
+        let chunks = self.log.memory.chunks.iter().filter_map(OnceLock::get);
+        chunks.map(|chunk| size_of_val::<[_]>(chunk)).sum()
+    }
+
     fn put(&mut self, index: usize, value: T) {
         let cell = self.log.slot(index).get();
         // SAFETY: `index ≥` the published length, so no reader touches the slot, and `&mut self` is the only writer.
@@ -251,12 +259,14 @@ mod tests {
             let first = std::ptr::from_ref(reader.get(0).expect("published"));
             (first, writer, reader)
         };
-        let (first, writer, reader) = fill(FIRST_CHUNK_SLOTS * 8);
+        let (first, writer, reader) = fill(FIRST_CHUNK_SLOTS << CHUNKS_KEPT);
         drop(writer);
         drop(reader);
         assert_eq!(Arc::strong_count(&value), 1, "the values of a log that is gone are dropped");
-        let (again, _writer, _reader) = fill(3);
+        let (again, writer, _reader) = fill(3);
         assert_eq!(again, first);
+        let kept = FIRST_CHUNK_SLOTS * ((1 << CHUNKS_KEPT) - 1);
+        assert_eq!(writer.held_bytes(), kept * size_of::<Arc<u8>>(), "what is kept is held, written or not");
         let (other, ..) = fill(1);
         assert_ne!(other, first, "memory serves one log at a time");
     }

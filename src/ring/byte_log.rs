@@ -13,6 +13,9 @@ use crossbeam::queue::ArrayQueue;
 
 use crate::primitives::Span;
 
+/// Of a huge page, which is resident from its first byte on.
+const HUGE_PAGE_BYTES: usize = 2 << 20;
+
 /// Makes an empty log of at most `capacity_bytes ≤ u32::MAX`.
 #[must_use]
 pub fn byte_log(capacity_bytes: usize) -> (ByteWriter, ByteReader) {
@@ -125,6 +128,13 @@ impl ByteWriter {
         Some(Span { start: start as u32, len: total as u32 })
     }
 
+    /// Memory that the log takes at most: what was written or touched, in huge pages.
+    #[must_use]
+    pub fn held_bytes(&self) -> usize {
+        let memory = &self.log.memory;
+        memory.touched_bytes.max(self.len).next_multiple_of(HUGE_PAGE_BYTES).min(memory.bytes.len())
+    }
+
     #[must_use]
     pub fn len(&self) -> usize {
         self.len
@@ -194,11 +204,13 @@ mod tests {
     #[test]
     fn spans_read_back_and_a_full_log_refuses_without_change() {
         let (mut writer, reader) = byte_log(8);
+        assert_eq!(writer.held_bytes(), 0);
         let first = writer.push(&[b"ab", b"c"]).expect("three of eight bytes fit");
         assert_eq!(reader.get(first), b"abc");
         assert_eq!(writer.push(&[b"123456"]), None);
         let second = writer.push(&[b"12345"]).expect("exactly eight");
         assert_eq!((reader.get(second), reader.len()), (&b"12345"[..], 8));
+        assert_eq!(writer.held_bytes(), 8);
         assert_eq!(writer.push(&[b"x"]), None);
     }
 }

@@ -30,7 +30,7 @@ impl Doorbell {
         Self::with(Sleeper::Thread(OnceLock::new()))
     }
 
-    /// A bell for a task of an ingress shard's executor.
+    /// A bell for whoever has a waker: an ingress shard in its io_uring, a task of the control thread.
     #[must_use]
     pub fn for_task() -> Self {
         Self::with(Sleeper::Task(AtomicWaker::new()))
@@ -90,6 +90,11 @@ impl Doorbell {
             return Poll::Ready(());
         }
         Poll::Pending
+    }
+
+    /// Says that the sleeper is awake, for another reason than the bell: nobody need ring until the next [`Doorbell::poll`].
+    pub fn lower(&self) {
+        self.asleep.store(false, Ordering::Relaxed);
     }
 
     /// How often a producer had to wake the sleeper: one system call each.

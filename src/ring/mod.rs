@@ -1,7 +1,7 @@
 //! Hand-off between threads: bounded rings with a wake-up, and append-only logs that one thread writes and many read.
 //!
 //! A ring is a crossbeam `ArrayQueue` used by one producer and one consumer, each holding a handle that cannot be cloned, plus the
-//! doorbell of the consumer. A full ring returns the value to the producer, who names what happens then (`topology.rs`).
+//! doorbell of the consumer; a [`Mailbox`] has several producers. A full ring returns the value to the producer, who names what happens then (`topology.rs`).
 
 pub mod append_log;
 pub mod byte_log;
@@ -79,6 +79,41 @@ impl<T> Consumer<T> {
     #[must_use]
     pub fn len(&self) -> usize {
         self.queue.len()
+    }
+}
+
+/// A queue that many threads write and one reads, for messages too seldom to have a ring for each pair of threads. Who writes counts what it
+/// has under way, as with rings.
+pub struct Mailbox<T> {
+    queue: ArrayQueue<T>,
+    doorbell: Arc<Doorbell>,
+}
+
+impl<T> Mailbox<T> {
+    /// A mailbox of `slots` messages whose reader sleeps behind `doorbell`.
+    #[must_use]
+    pub fn new(slots: usize, doorbell: &Arc<Doorbell>) -> Self {
+        Self { queue: ArrayQueue::new(slots), doorbell: Arc::clone(doorbell) }
+    }
+
+    /// Appends and wakes the reader.
+    ///
+    /// # Errors
+    /// The value itself when every slot is taken.
+    pub fn push(&self, value: T) -> Result<(), T> {
+        self.queue.push(value)?;
+        self.doorbell.ring();
+        Ok(())
+    }
+
+    /// The reader's alone.
+    pub fn pop(&self) -> Option<T> {
+        self.queue.pop()
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.queue.is_empty()
     }
 }
 

@@ -21,6 +21,7 @@ use revm::{InspectEvm, MainBuilder, MainContext};
 use crate::builder::block::BlockContext;
 use crate::limits::TX_GAS_MAX;
 use crate::primitives::{Bytes, Fork, U256};
+use crate::rpc::access_list::Touched;
 use crate::rpc::call_request::{BlockOverrides, CallRequest};
 use crate::rpc::call_state::{CallState, CallStateError};
 use crate::rpc::error::RpcError;
@@ -182,16 +183,20 @@ impl Cfg for CallCfg {
     }
 }
 
-/// Stops every frame once the deadline is over.
+/// Stops every frame once the deadline is over, and shows each instruction to who wants to see it.
 struct Stopwatch<'a> {
     now_ns: &'a dyn Fn() -> u64,
     deadline_ns: u64,
     steps: u32,
     expired: bool,
+    touched: Option<&'a mut Touched>,
 }
 
 impl<CTX> Inspector<CTX> for Stopwatch<'_> {
     fn step(&mut self, interpreter: &mut Interpreter, _context: &mut CTX) {
+        if let Some(touched) = &mut self.touched {
+            touched.step(interpreter);
+        }
         self.steps += 1;
         if self.steps >= CALL_STEPS_PER_CLOCK_READ {
             self.steps = 0;
@@ -205,7 +210,7 @@ impl<CTX> Inspector<CTX> for Stopwatch<'_> {
 }
 
 /// Why an execution has no result.
-enum CallFailure {
+pub(super) enum CallFailure {
     /// The gas limit is below what the transaction costs before its first instruction.
     IntrinsicGas {
         required: u64,
@@ -213,16 +218,17 @@ enum CallFailure {
     Error(RpcError),
 }
 
-/// Executes `request` with `gas_limit`.
-fn execute(
+/// Executes `request` with `gas_limit`; `touched` sees every instruction.
+pub(super) fn execute(
     request: &CallRequest,
     gas_limit: u64,
     state: &mut CallState<'_>,
     environment: &CallEnvironment<'_>,
+    touched: Option<&mut Touched>,
 ) -> Result<ExecutionResult, CallFailure> {
     let tx = tx_env(request, gas_limit, state, environment).map_err(CallFailure::Error)?;
-    let stopwatch =
-        Stopwatch { now_ns: environment.now_ns, deadline_ns: environment.deadline_ns, steps: 0, expired: false };
+    let (now_ns, deadline_ns) = (environment.now_ns, environment.deadline_ns);
+    let stopwatch = Stopwatch { now_ns, deadline_ns, steps: 0, expired: false, touched };
     let mut evm = Context::mainnet()
         .with_db(state)
         .with_block(environment.block_env(tx.gas_price == 0))
@@ -280,7 +286,7 @@ fn tx_env(
     })
 }
 
-fn internal(error: CallStateError) -> RpcError {
+pub(super) fn internal(error: CallStateError) -> RpcError {
     RpcError::internal(error.to_string())
 }
 
@@ -313,7 +319,7 @@ pub fn call(
 ) -> Result<Bytes, RpcError> {
     let gas_max = environment.bounds.gas_max;
     let gas_limit = request.gas.filter(|&gas| gas > 0).unwrap_or(gas_max).min(gas_max);
-    match execute(request, gas_limit, state, environment) {
+    match execute(request, gas_limit, state, environment, None) {
         Ok(ExecutionResult::Success { output, .. }) => Ok(output.into_data()),
         Ok(ExecutionResult::Revert { output, .. }) => Err(RpcError::reverted(&output)),
         Ok(ExecutionResult::Halt { reason, .. }) => Err(RpcError::server(halt_text(&reason))),
@@ -325,9 +331,11 @@ pub fn call(
 }
 
 /// The texts of go-ethereum's `core/vm/errors.go`, where clients look for them.
-fn halt_text(reason: &HaltReason) -> String {
+pub(super) fn halt_text(reason: &HaltReason) -> String {
     match reason {
-        HaltReason::OutOfGas(OutOfGasError::ReentrancySentry) => "not enough gas for reentrancy sentry".to_owned(),
+        HaltReason::OutOfGas(OutOfGasError::ReentrancySentry) => {
+            "out of gas: not enough gas for reentrancy sentry".to_owned()
+        }
         HaltReason::OutOfGas(_) => "out of gas".to_owned(),
         HaltReason::OpcodeNotFound | HaltReason::NotActivated => "invalid opcode".to_owned(),
         HaltReason::InvalidFEOpcode => "invalid opcode: INVALID".to_owned(),
@@ -362,7 +370,7 @@ fn attempt(
     state: &mut CallState<'_>,
     environment: &CallEnvironment<'_>,
 ) -> Result<Trial, RpcError> {
-    match execute(request, gas_limit, state, environment) {
+    match execute(request, gas_limit, state, environment, None) {
         Ok(ExecutionResult::Success { gas, .. }) => Ok(Trial::Enough {
             gas_used: gas.tx_gas_used(),
             gas_before_refund: gas.total_gas_spent().max(gas.floor_gas()),

@@ -8,6 +8,7 @@ use alloy_primitives::{Bloom, BloomInput, Log, Signature};
 use alloy_rlp::Encodable;
 
 use crate::builder::block::BlockContext;
+use crate::builder::rewinds::RemovedLog;
 use crate::primitives::{B256, U256};
 use crate::rpc::error::RpcError;
 use crate::rpc::json::{self, Object};
@@ -202,7 +203,8 @@ fn signature(envelope: &TxEnvelope, object: &mut Object<'_>) {
     object.quantity("s", signature.s());
 }
 
-fn access_list(list: &AccessList, out: &mut Vec<u8>) {
+/// The array of an EIP-2930 list.
+pub fn access_list(list: &AccessList, out: &mut Vec<u8>) {
     json::array(&list.0, out, |item, out| {
         let mut object = Object::begin(out);
         object.data("address", item.address);
@@ -267,17 +269,45 @@ fn receipt_members(receipt: &ReceiptView<'_>, place: &Place, with_bloom: bool, o
 
 /// One log of a receipt; `offset` counts within the receipt.
 pub fn log(entry: &Log, place: &Place, receipt: &ReceiptView<'_>, offset: usize, out: &mut Vec<u8>) {
+    let at = LogPlace {
+        block_hash: place.block_hash,
+        block_number: place.block_number,
+        timestamp: place.timestamp,
+        tx_hash: receipt.tx.hash,
+        tx_index: receipt.index as u64,
+        log_index: receipt.first_log_index + offset as u64,
+    };
+    log_at(entry, &at, false, out);
+}
+
+/// A log of a block that was `latest` and is not any more.
+pub fn removed_log(removed: &RemovedLog, out: &mut Vec<u8>) {
+    let &RemovedLog { block_hash, block_number, timestamp, tx_hash, tx_index, log_index, ref log } = removed;
+    log_at(log, &LogPlace { block_hash, block_number, timestamp, tx_hash, tx_index, log_index }, true, out);
+}
+
+/// Where a log is, or was.
+struct LogPlace {
+    block_hash: B256,
+    block_number: u64,
+    timestamp: u64,
+    tx_hash: B256,
+    tx_index: u64,
+    log_index: u64,
+}
+
+fn log_at(entry: &Log, at: &LogPlace, is_removed: bool, out: &mut Vec<u8>) {
     let mut object = Object::begin(out);
     object.data("address", entry.address);
     json::array(entry.topics(), object.member("topics"), |topic, out| json::data(topic.as_slice(), out));
     object.data("data", &entry.data.data);
-    object.quantity("blockNumber", place.block_number);
-    object.data("transactionHash", receipt.tx.hash);
-    object.quantity("transactionIndex", receipt.index as u64);
-    object.data("blockHash", place.block_hash);
-    object.quantity("blockTimestamp", place.timestamp);
-    object.quantity("logIndex", receipt.first_log_index + offset as u64);
-    object.boolean("removed", false);
+    object.quantity("blockNumber", at.block_number);
+    object.data("transactionHash", at.tx_hash);
+    object.quantity("transactionIndex", at.tx_index);
+    object.data("blockHash", at.block_hash);
+    object.quantity("blockTimestamp", at.timestamp);
+    object.quantity("logIndex", at.log_index);
+    object.boolean("removed", is_removed);
     object.end();
 }
 

@@ -44,6 +44,12 @@ impl RpcError {
         Self::new(code::LIMIT, message)
     }
 
+    /// A limit that time lifts: `data.retryAfter` says, in seconds, when it is worth to try again.
+    pub fn busy(message: impl Into<String>, retry_ms: u64) -> Self {
+        let retry_after = format!("{{\"retryAfter\":{}.{:03}}}", retry_ms / 1_000, retry_ms % 1_000);
+        Self { data: Some(retry_after), ..Self::limit(message) }
+    }
+
     pub fn internal(message: impl Into<String>) -> Self {
         Self::new(code::INTERNAL, message)
     }
@@ -183,6 +189,10 @@ mod tests {
         let mut out = Vec::new();
         RpcError::sync_nonce_gap(9, 5).write(&mut out);
         let expected = r#"{"code":6,"message":"nonce too high: tx 9, account 5","data":"0x5"}"#;
+        assert_eq!(String::from_utf8(out).as_deref(), Ok(expected));
+        let mut out = Vec::new();
+        RpcError::busy("too many", 1_020).write(&mut out);
+        let expected = r#"{"code":-32005,"message":"too many","data":{"retryAfter":1.020}}"#;
         assert_eq!(String::from_utf8(out).as_deref(), Ok(expected));
         let shown = RpcError::method_not_found(&[b'x'; 300]).message;
         assert_eq!(shown.len(), "the method  does not exist/is not available".len() + 80);

@@ -81,7 +81,7 @@ pub trait History {
     /// Number of the newest block that can be read.
     fn latest_number(&self) -> Option<u64>;
 
-    /// `None` when it is not (any more) remembered.
+    /// Of a transaction; under a block's hash, when the block was posted, safe and final. `None` when it is not (any more) remembered.
     fn status(&self, hash: &B256) -> Result<Option<HistoryStatus>, HistoryError>;
 
     fn block_by_number(&self, number: u64) -> Result<Option<Box<dyn HistoryBlock + '_>>, HistoryError>;

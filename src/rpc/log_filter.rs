@@ -13,6 +13,9 @@ use crate::rpc::params::{Argument, BlockId, Fields, parse_tag};
 /// A log has at most this many topics (LOG4).
 const TOPICS_MAX: usize = 4;
 
+/// Why no filter may name `pending`.
+pub const PENDING_LOGS: &str = "pending logs are not served, use eth_getBlockReceipts or sequencer_preconfirmations";
+
 /// Conditions on one log; all must hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LogFilter {
@@ -126,10 +129,8 @@ fn alternatives<T>(
                     _ => return Err(fields.invalid(member, "an alternative is not a string")),
                 }
             }
-            if takes_everything {
-                list.clear();
-            }
-            Ok(list)
+            // A cleared list would keep memory that nobody counts.
+            Ok(if takes_everything { Vec::new() } else { list })
         }
         _ => Err(fields.invalid(member, "not a string, a list or null")),
     }

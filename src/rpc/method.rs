@@ -13,8 +13,12 @@ pub enum Class {
     Submit,
     /// The ingress shard; the connection must be a WebSocket.
     Subscribe,
+    /// The ingress shard that made the filter, asked over a ring where it is another one; what is new is read by a query thread.
+    Filter,
     /// The execution client, asked by a thread of the query pool; `verified` only.
     Proxy,
+    /// A thread of the query pool, from what the `l1` thread shows.
+    Settlement,
 }
 
 impl Class {
@@ -27,7 +31,9 @@ impl Class {
             Self::Query => "query",
             Self::Submit => "submit",
             Self::Subscribe => "subscribe",
+            Self::Filter => "filter",
             Self::Proxy => "proxy",
+            Self::Settlement => "settlement",
         }
     }
 }
@@ -83,6 +89,7 @@ methods! {
     GetStorageAt "eth_getStorageAt" Inline,
     GasPrice "eth_gasPrice" Inline,
     MaxPriorityFeePerGas "eth_maxPriorityFeePerGas" Inline,
+    BlobBaseFee "eth_blobBaseFee" Inline,
     Syncing "eth_syncing" Inline,
     Accounts "eth_accounts" Inline,
     GetTransactionByHash "eth_getTransactionByHash" Builder,
@@ -90,6 +97,7 @@ methods! {
     GetTransactionReceipt "eth_getTransactionReceipt" Query,
     Call "eth_call" Query,
     EstimateGas "eth_estimateGas" Query,
+    CreateAccessList "eth_createAccessList" Query,
     GetProof "eth_getProof" Query,
     FeeHistory "eth_feeHistory" Query,
     GetLogs "eth_getLogs" Query,
@@ -98,8 +106,16 @@ methods! {
     GetBlockReceipts "eth_getBlockReceipts" Query,
     GetBlockTransactionCountByNumber "eth_getBlockTransactionCountByNumber" Query,
     GetBlockTransactionCountByHash "eth_getBlockTransactionCountByHash" Query,
+    GetUncleCountByBlockNumber "eth_getUncleCountByBlockNumber" Query,
+    GetUncleCountByBlockHash "eth_getUncleCountByBlockHash" Query,
     GetTransactionByBlockHashAndIndex "eth_getTransactionByBlockHashAndIndex" Query,
     GetTransactionByBlockNumberAndIndex "eth_getTransactionByBlockNumberAndIndex" Query,
+    NewFilter "eth_newFilter" Filter,
+    NewBlockFilter "eth_newBlockFilter" Filter,
+    NewPendingTransactionFilter "eth_newPendingTransactionFilter" Filter,
+    GetFilterChanges "eth_getFilterChanges" Filter,
+    GetFilterLogs "eth_getFilterLogs" Filter,
+    UninstallFilter "eth_uninstallFilter" Filter,
     Subscribe "eth_subscribe" Subscribe,
     Unsubscribe "eth_unsubscribe" Subscribe,
     NetVersion "net_version" Inline,
@@ -108,8 +124,14 @@ methods! {
     Sha3 "web3_sha3" Inline,
     RpcModules "rpc_modules" Inline,
     TxpoolStatus "txpool_status" Builder,
+    TxpoolContent "txpool_content" Builder,
+    TxpoolContentFrom "txpool_contentFrom" Builder,
+    TxpoolInspect "txpool_inspect" Builder,
     GetTransactionStatus "sequencer_getTransactionStatus" Builder,
     ExecutionStatus "sequencer_executionStatus" Inline,
+    SettlementStatus "sequencer_settlementStatus" Settlement,
+    GetBatchByBlock "sequencer_getBatchByBlock" Settlement,
+    SyncStatus "optimism_syncStatus" Settlement,
     DebugGetRawBlock "debug_getRawBlock" Query,
     DebugGetRawHeader "debug_getRawHeader" Query,
     DebugGetRawTransaction "debug_getRawTransaction" Query,
@@ -118,21 +140,42 @@ methods! {
     DebugGenerateWitness "debug_generateWitness" Query,
     DebugGenerateBlockWitness "debug_generateBlockWitness" Query,
     // The allow-list of reads that the execution client answers for us: never anything that changes it, signs, or costs it much.
-    CreateAccessList "eth_createAccessList" Proxy,
-    BlobBaseFee "eth_blobBaseFee" Proxy,
     GetHeaderByNumber "eth_getHeaderByNumber" Proxy,
     GetHeaderByHash "eth_getHeaderByHash" Proxy,
     GetRawTransactionByBlockHashAndIndex "eth_getRawTransactionByBlockHashAndIndex" Proxy,
     GetRawTransactionByBlockNumberAndIndex "eth_getRawTransactionByBlockNumberAndIndex" Proxy,
-    GetUncleCountByBlockHash "eth_getUncleCountByBlockHash" Proxy,
-    GetUncleCountByBlockNumber "eth_getUncleCountByBlockNumber" Proxy,
 }
 
 impl Method {
+    /// Whether the answer comes from the state: balances, code, slots, what a call does, proofs, witnesses.
+    #[must_use]
+    pub fn reads_state(self) -> bool {
+        matches!(
+            self,
+            Self::GetBalance
+                | Self::GetTransactionCount
+                | Self::GetCode
+                | Self::GetStorageAt
+                | Self::Call
+                | Self::EstimateGas
+                | Self::CreateAccessList
+                | Self::GetProof
+                | Self::DebugExecutionWitness
+                | Self::DebugGenerateWitness
+                | Self::DebugGenerateBlockWitness
+        )
+    }
+
     /// Whether the method belongs to the namespace that `run` serves only when it is enabled.
     #[must_use]
     pub fn is_debug(self) -> bool {
         self.name().starts_with("debug_")
+    }
+
+    /// Whether the method shows what others have in the pool, which `run` does only when it is enabled.
+    #[must_use]
+    pub fn is_pool_content(self) -> bool {
+        matches!(self, Self::TxpoolContent | Self::TxpoolContentFrom | Self::TxpoolInspect)
     }
 }
 

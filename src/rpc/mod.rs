@@ -2,7 +2,7 @@
 //!
 //! Owner: nobody. Shards call `plan` and the renderers, query threads call `execute`; everything here is pure except `query_pool.rs`.
 //! Invariants: nothing is shown that is newer than the durable sequence of the view it is read through, or it carries the sequence
-//! that the shard must wait for. Deliberately absent: sockets, HTTP, the envelope (`jsonrpc`, `id`), filters by polling.
+//! that the shard must wait for. Deliberately absent: sockets, HTTP, the envelope (`jsonrpc`, `id`).
 
 pub mod method;
 
@@ -25,18 +25,25 @@ pub mod plan;
 pub mod reply;
 pub mod subscription;
 
+pub mod filter;
+
 pub mod query;
 pub mod query_call;
 pub mod query_fees;
+pub mod query_filters;
+pub mod query_l1;
 pub mod query_logs;
 pub mod query_pool;
-pub mod query_witness;
+pub mod query_pool_content;
+mod query_witness;
 
+pub mod access_list;
 pub mod call;
 pub mod call_request;
 pub mod call_state;
 
 pub use error::RpcError;
+pub use filter::{FilterAnswer, FilterAsk, FilterCall, FilterId, FilterKind, FilterRead, Filters, Lease, Position};
 pub use method::{Class, Method};
 pub use plan::{Plan, Rendered, SubmitRequest, plan, render_builder_answer};
 pub use query::{QueryCache, QueryContext, execute};

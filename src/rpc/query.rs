@@ -1,8 +1,10 @@
 //! Calls that are too heavy for a shard, executed on a query thread: blocks, receipts, transactions, status, and the dispatch of the rest.
 
+use alloy_consensus::Header;
+
 use crate::builder::block::{BlockContext, OpenBlock, PlacedTx};
 use crate::chain::sealed_record::EndReason;
-use crate::messages::{QueryJob, QueryReply};
+use crate::messages::{QueryInput, QueryJob, QueryReply};
 use crate::primitives::{Address, B256, Bytes, Fork, Sequence};
 use crate::rpc::call_state::{BlockHashes, PendingIndex};
 use crate::rpc::error::RpcError;
@@ -11,9 +13,11 @@ use crate::rpc::json::{self, Object};
 use crate::rpc::limits::RESULT_BYTES_MAX;
 use crate::rpc::method::Method;
 use crate::rpc::params::{Argument, BlockId, Params};
+use crate::rpc::plan::PointRead;
 use crate::rpc::source::{BlockSource, TxView};
-use crate::rpc::view::View;
-use crate::rpc::{encode, query_call, query_fees, query_logs, query_witness};
+use crate::rpc::view::{StateAt, View};
+use crate::rpc::{encode, query_call, query_fees, query_filters, query_logs, query_pool_content, query_witness};
+use crate::state::Snapshot;
 
 /// What a query reads.
 pub struct QueryContext<'a> {
@@ -27,6 +31,30 @@ pub struct QueryContext<'a> {
     /// The rules of a block with this timestamp.
     pub fork_at: &'a dyn Fn(u64) -> Fork,
     pub deposit_contract: Address,
+    /// The state after a block of this number and root, of those that are not in memory any more but still in the state's files.
+    pub kept_state: &'a dyn Fn(u64, &B256) -> Option<Snapshot>,
+}
+
+/// The state that a block tag names.
+pub enum KeptState<'a> {
+    /// Of a block in memory, or of the one that is open.
+    Recent(StateAt<'a>),
+    /// Of an older block: its header, and the state after it.
+    Older(Box<Header>, Snapshot),
+}
+
+impl<'a> KeptState<'a> {
+    /// As [`StateAt::snapshot`].
+    #[must_use]
+    pub fn snapshot<'s>(&'s self, view: &View<'a>) -> &'s Snapshot
+    where
+        'a: 's,
+    {
+        match self {
+            Self::Recent(state_at) => state_at.snapshot(view),
+            Self::Older(_, state) => state,
+        }
+    }
 }
 
 /// What one query may cost.
@@ -52,11 +80,17 @@ pub struct QueryCache {
 #[must_use]
 pub fn execute(context: &QueryContext<'_>, cache: &mut QueryCache, job: &QueryJob) -> QueryReply {
     let mut gate = Sequence(0);
+    let mut told = None;
     let outcome = if (context.now_ns)() > job.deadline_ns {
-        Err(RpcError::limit("the query waited too long for a free thread"))
+        Err(RpcError::busy("the query waited too long for a free thread", 1_000))
     } else {
         let mut out = Vec::new();
-        dispatch(context, cache, job.method, &job.params, &mut gate, &mut out).and_then(|()| {
+        let done = match &job.input {
+            QueryInput::Params => dispatch(context, cache, job.method, &job.params, &mut gate, &mut out),
+            QueryInput::Filter(read) => query_filters::read(context, read, &mut out).map(|position| told = position),
+            QueryInput::Pool(content) => query_pool_content::render(job.method, content, &mut out),
+        };
+        done.and_then(|()| {
             if out.len() > RESULT_BYTES_MAX {
                 return Err(RpcError::limit(format!(
                     "result too large: {} bytes, limit {RESULT_BYTES_MAX}",
@@ -67,7 +101,7 @@ pub fn execute(context: &QueryContext<'_>, cache: &mut QueryCache, job: &QueryJo
         })
     };
     let view = &context.view;
-    QueryReply { token: job.token, outcome, gate: gate.max(view.durable).max(view.latest().sequence) }
+    QueryReply { token: job.token, outcome, told, gate: gate.max(view.durable).max(view.latest().sequence) }
 }
 
 fn dispatch(
@@ -81,6 +115,10 @@ fn dispatch(
     match method {
         Method::Call => query_call::call(context, cache, params, out),
         Method::EstimateGas => query_call::estimate_gas(context, cache, params, out),
+        Method::CreateAccessList => query_call::create_access_list(context, cache, params, out),
+        Method::GetBalance | Method::GetTransactionCount | Method::GetCode | Method::GetStorageAt => {
+            point_read(context, method, params, out)
+        }
         Method::GetLogs => query_logs::logs(context, params, out),
         Method::GetProof => query_witness::get_proof(context, params, out),
         Method::DebugExecutionWitness => query_witness::execution_witness(context, params, out),
@@ -93,6 +131,14 @@ fn dispatch(
             let argument = Params::parse(params, 1)?.required(0, "block")?;
             match context.resolve(argument.block()?)? {
                 Some(found) => json::quantity(found.tx_count() as u64, out),
+                None => null(out),
+            }
+            Ok(())
+        }
+        Method::GetUncleCountByBlockNumber | Method::GetUncleCountByBlockHash => {
+            let argument = Params::parse(params, 1)?.required(0, "block")?;
+            match context.resolve(argument.block()?)? {
+                Some(_) => json::quantity(0_u64, out),
                 None => null(out),
             }
             Ok(())
@@ -151,6 +197,21 @@ impl<'a> QueryContext<'a> {
             return Ok(Some(BlockSource::Sealed(sealed)));
         }
         Ok(self.history.block_by_number(number)?.map(BlockSource::Stored))
+    }
+
+    /// The state after a block: of one in memory, else of an older one that the state's files still hold.
+    ///
+    /// # Errors
+    /// -32000 for a block that does not exist, or whose state is not kept any more.
+    pub fn state_at(&self, id: BlockId) -> Result<KeptState<'a>, RpcError> {
+        let refused = match self.view.state_at(id) {
+            Ok(state_at) => return Ok(KeptState::Recent(state_at)),
+            Err(refused) => refused,
+        };
+        let Some(source) = self.resolve(id)? else { return Err(refused) };
+        let Some((header, _)) = source.header() else { return Err(refused) };
+        let state = (self.kept_state)(header.number, &header.state_root).ok_or(refused)?;
+        Ok(KeptState::Older(Box::new(header.clone()), state))
     }
 
     /// What the next block would be opened with, as far as it is known.
@@ -244,6 +305,13 @@ enum Found<'a> {
 
 fn position<'a>(block: &'a OpenBlock, hash: &B256) -> Option<(usize, &'a PlacedTx)> {
     block.transactions.iter().enumerate().find(|(_, tx)| tx.hash == *hash)
+}
+
+/// A point read of a state that is older than what shards see.
+fn point_read(context: &QueryContext<'_>, method: Method, params: &[u8], out: &mut Vec<u8>) -> Result<(), RpcError> {
+    let read = PointRead::parse(method, params)?;
+    let found = context.state_at(read.block)?;
+    read.answer(method, found.snapshot(&context.view), out)
 }
 
 fn get_block(context: &QueryContext<'_>, params: &[u8], out: &mut Vec<u8>) -> Result<(), RpcError> {
@@ -367,16 +435,17 @@ fn status(
             object.quantity("blockNumber", place.block_number);
             object.data("blockHash", place.block_hash);
             object.quantity("transactionIndex", index as u64);
-            match (&source, record) {
-                (BlockSource::Sealed(sealed), _) if sealed.block.transactions.get(index).is_some() => {
-                    if let Some(tx) = sealed.block.transactions.get(index) {
-                        object.quantity("acceptedAtMs", ms(tx.accepted_unix_ns));
-                        object.quantity("preconfirmedAtMs", ms(tx.preconfirmed_unix_ns));
-                    }
-                    object.quantity("sealedAtMs", ms(sealed.sealed_unix_ns));
+            match (placed_here(&source, index), record) {
+                (Some((tx, sealed_unix_ns)), _) => {
+                    object.quantity("acceptedAtMs", ms(tx.accepted_unix_ns));
+                    object.quantity("preconfirmedAtMs", ms(tx.preconfirmed_unix_ns));
+                    object.quantity("sealedAtMs", ms(sealed_unix_ns));
                 }
-                (_, Some(record)) => times(&record, "sealedAtMs", &mut object),
-                _ => {}
+                (None, Some(record)) => times(&record, "sealedAtMs", &mut object),
+                (None, None) => {}
+            }
+            if let Some(block) = context.history.status(&place.block_hash)? {
+                settled_times(&block, tier, &mut object);
             }
             object.end();
         }
@@ -388,14 +457,29 @@ fn status(
     Ok(())
 }
 
+/// A transaction of a block in memory, and when that was sealed. Not of one that the start executed again, which has no times of its own.
+fn placed_here<'a>(source: &BlockSource<'a>, index: usize) -> Option<(&'a PlacedTx, u64)> {
+    let BlockSource::Sealed(sealed) = source else { return None };
+    let tx = sealed.block.transactions.get(index)?;
+    (tx.accepted_unix_ns > 0).then_some((tx, sealed.sealed_unix_ns))
+}
+
 fn times(record: &HistoryStatus, ended_name: &str, object: &mut Object<'_>) {
     object.quantity("acceptedAtMs", record.accepted_unix_ms);
+    let later = [("preconfirmedAtMs", record.preconfirmed_unix_ms), (ended_name, record.ended_unix_ms)];
+    for (name, time) in later {
+        if let Some(ms) = time {
+            object.quantity(name, ms);
+        }
+    }
+}
+
+/// When the block got where it is: a tier that it fell back from has no time.
+fn settled_times(block: &HistoryStatus, tier: &str, object: &mut Object<'_>) {
     let later = [
-        ("preconfirmedAtMs", record.preconfirmed_unix_ms),
-        (ended_name, record.ended_unix_ms),
-        ("postedAtMs", record.posted_unix_ms),
-        ("safeAtMs", record.safe_unix_ms),
-        ("finalizedAtMs", record.finalized_unix_ms),
+        ("postedAtMs", block.posted_unix_ms),
+        ("safeAtMs", block.safe_unix_ms.filter(|_| tier != "sealed")),
+        ("finalizedAtMs", block.finalized_unix_ms.filter(|_| tier == "finalized")),
     ];
     for (name, time) in later {
         if let Some(ms) = time {
@@ -433,6 +517,7 @@ fn end_name(code: u8) -> &'static str {
         Some(EndReason::Expired) => "expired",
         Some(EndReason::Evicted) => "evicted",
         Some(EndReason::Stopped) => "stopped",
+        Some(EndReason::Operator) => "dropped",
         _ => "invalidated",
     }
 }

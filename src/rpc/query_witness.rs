@@ -1,6 +1,6 @@
 //! Witnesses and proofs: `debug_executionWitness`, `debug_generateBlockWitness`, `debug_generateWitness`, `eth_getProof`.
 //!
-//! A witness is made by executing again on the state before, which is kept for the newest blocks only.
+//! A witness is made by executing again on the state before, as long as that is kept.
 
 use crate::builder::block::{BlockContext, SealedBlock};
 use crate::builder::block_execution::{
@@ -9,12 +9,14 @@ use crate::builder::block_execution::{
 use crate::builder::execution::{ExecutionError, Executor};
 use crate::builder::world::{World, WorldError};
 use crate::codec::{hex, transaction};
+use crate::messages::MeasureJob;
 use crate::primitives::{B256, Bytes, U256};
 use crate::rpc::encode;
 use crate::rpc::error::RpcError;
 use crate::rpc::json::{self, Object};
 use crate::rpc::params::{Argument, BlockId, Params};
-use crate::rpc::query::QueryContext;
+use crate::rpc::query::{KeptState, QueryContext};
+use crate::rpc::source::BlockSource;
 use crate::rpc::view::StateAt;
 use crate::state::{Snapshot, StateReader};
 use crate::witness::Witness;
@@ -27,7 +29,7 @@ const BLOCK_HASHES: u64 = 256;
 /// `debug_executionWitness`: go-ethereum's JSON form, headers as objects and `keys` null.
 pub fn execution_witness(context: &QueryContext<'_>, params: &[u8], out: &mut Vec<u8>) -> Result<(), RpcError> {
     let argument = Params::parse(params, 1)?.required(0, "block")?;
-    let (_, witness) = block_witness(context, &argument)?;
+    let (_, witness) = block_witness(context, argument.block()?)?;
     let mut object = Object::begin(out);
     let mut headers = Vec::with_capacity(witness.headers.len());
     for rlp in &witness.headers {
@@ -46,13 +48,15 @@ pub fn execution_witness(context: &QueryContext<'_>, params: &[u8], out: &mut Ve
 /// `debug_generateBlockWitness`: RLP in hex, and what it is of.
 pub fn generate_block_witness(context: &QueryContext<'_>, params: &[u8], out: &mut Vec<u8>) -> Result<(), RpcError> {
     let argument = Params::parse(params, 1)?.required(0, "block")?;
-    let (sealed, witness) = block_witness(context, &argument)?;
+    // Also a number in decimal, as the tools of this method's first home send it.
+    let decimal = argument.text().ok().and_then(|text| text.parse().ok()).map(BlockId::Number);
+    let (source, witness) = block_witness(context, decimal.map_or_else(|| argument.block(), Ok)?)?;
     let encoded = witness.encode();
     let mut object = Object::begin(out);
     object.data("witness", &encoded);
     integer(&mut object, "witnessSize", encoded.len() as u64);
-    integer(&mut object, "blockNumber", sealed.header.number);
-    integer(&mut object, "transactionCount", sealed.block.transactions.len() as u64);
+    integer(&mut object, "blockNumber", source.place().block_number);
+    integer(&mut object, "transactionCount", source.tx_count() as u64);
     object.end();
     Ok(())
 }
@@ -64,20 +68,34 @@ pub fn generate_witness(context: &QueryContext<'_>, params: &[u8], out: &mut Vec
     let digits = text.strip_prefix("0x").unwrap_or(&text);
     let raw = hex::parse_data(&format!("0x{digits}")).map_err(|error| argument.invalid(error))?;
     let tx = PreparedTx::recover(raw.into()).map_err(|error| argument.invalid(error))?;
-    let latest = context.view.latest();
-    let next = context.next_context();
-    let executed = with_hashes(context, next.number, |hashes| {
-        let mut executor = executor(context, &latest.state, &next, hashes);
-        let mut run = BlockRun::resume(&mut executor, &next, 0);
-        run.transaction(&tx.executable())?;
-        run.suspend()
-    })?;
-    let witness = collect(context, next.number, &latest.state, &executed)?.encode();
+    let witness = witness_on(context, context.view.latest(), &tx)?.encode();
     let mut object = Object::begin(out);
     object.data("witness", &witness);
     integer(&mut object, "witnessSize", witness.len() as u64);
     object.end();
     Ok(())
+}
+
+/// Bytes of what one transaction needs on top of the newest block, were it alone in the next one; `None` where it cannot be executed there.
+#[must_use]
+pub fn measure(context: &QueryContext<'_>, job: MeasureJob) -> Option<u64> {
+    let decoded = transaction::decode(&job.raw).ok()?;
+    let tx = PreparedTx { raw: job.raw, decoded, sender: job.sender, authorities: job.authorities };
+    // Also one that is not durable yet: nothing of it leaves the process.
+    let newest = context.view.heads.recent.last().unwrap_or(&context.view.heads.latest);
+    witness_on(context, newest, &tx).ok().map(|witness| witness.encode().len() as u64)
+}
+
+/// The witness of one transaction in the block after `parent`.
+fn witness_on(context: &QueryContext<'_>, parent: &SealedBlock, tx: &PreparedTx) -> Result<Witness, RpcError> {
+    let next = BlockContext { number: parent.header.number + 1, parent_hash: parent.hash, ..context.next_context() };
+    let executed = with_hashes(context, next.number, |hashes| {
+        let mut executor = executor(context, &parent.state, &next, hashes);
+        let mut run = BlockRun::resume(&mut executor, &next, 0);
+        run.transaction(&tx.executable())?;
+        run.suspend()
+    })?;
+    collect(context, next.number, &parent.state, &executed)
 }
 
 /// `eth_getProof` (EIP-1186).
@@ -91,12 +109,13 @@ pub fn get_proof(context: &QueryContext<'_>, params: &[u8], out: &mut Vec<u8>) -
     }
     let slots = list.iter().map(|text| slot(&keys, text)).collect::<Result<Vec<_>, _>>()?;
     let block = arguments.optional(2, "block").map_or(Ok(BlockId::Latest), |argument| argument.block())?;
-    let StateAt::Sealed(sealed) = context.view.state_at(block)? else {
+    let kept = context.state_at(block)?;
+    if matches!(kept, KeptState::Recent(StateAt::Pending)) {
         return Err(RpcError::server("there is no proof of pending state: it has no root yet"));
-    };
+    }
     let state_fault = |error: crate::state::StateError| RpcError::internal(error.to_string());
     let words: Vec<U256> = slots.iter().map(|(slot, _)| *slot).collect();
-    let proof = sealed.state.proof(&address, &words).map_err(state_fault)?;
+    let proof = kept.snapshot(&context.view).proof(&address, &words).map_err(state_fault)?;
     let account = proof.account;
     let mut object = Object::begin(out);
     object.data("address", address);
@@ -136,39 +155,37 @@ fn integer(object: &mut Object<'_>, name: &str, value: u64) {
 }
 
 /// Executes a sealed block again, on the state that its parent left.
-fn block_witness<'a>(
-    context: &QueryContext<'a>,
-    argument: &Argument<'_>,
-) -> Result<(&'a SealedBlock, Witness), RpcError> {
-    let id = argument.block()?;
-    let StateAt::Sealed(sealed) = context.view.state_at(id)? else {
+fn block_witness<'a>(context: &QueryContext<'a>, block: BlockId) -> Result<(BlockSource<'a>, Witness), RpcError> {
+    let source = context.resolve(block)?.ok_or_else(|| RpcError::server("header not found"))?;
+    let Some((header, _)) = source.header() else {
         return Err(RpcError::server("the pending block has no witness yet"));
     };
-    let number = sealed.header.number;
+    let number = header.number;
     let Some(parent_number) = number.checked_sub(1) else {
         return Err(RpcError::server("block 0 is not executed and has no witness"));
     };
-    let StateAt::Sealed(parent) = context.view.state_at(BlockId::Number(parent_number))? else {
-        return Err(RpcError::internal("a block's number names a sealed block"));
-    };
-    let txs = prepared(sealed)?;
-    let block_context = &sealed.block.context;
+    let parent = context.state_at(BlockId::Number(parent_number))?;
+    let parent = parent.snapshot(&context.view);
+    let txs = prepared(&source)?;
+    let block_context = BlockContext::of_header(header, (context.fork_at)(header.timestamp));
     let executed = with_hashes(context, number, |hashes| {
-        let mut executor = executor(context, &parent.state, block_context, hashes);
-        execute_block(&mut executor, block_context, &txs, &[])
+        let mut executor = executor(context, parent, &block_context, hashes);
+        execute_block(&mut executor, &block_context, &txs, &[])
     })?;
-    if executed.receipts_root != sealed.header.receipts_root {
-        let (computed, sealed) = (executed.receipts_root, sealed.header.receipts_root);
+    if executed.receipts_root != header.receipts_root {
+        let (computed, sealed) = (executed.receipts_root, header.receipts_root);
         return Err(RpcError::internal(format!("block {number} was sealed with receipts {sealed}, now {computed}")));
     }
-    Ok((sealed, collect(context, number, &parent.state, &executed)?))
+    let witness = collect(context, number, parent, &executed)?;
+    Ok((source, witness))
 }
 
 /// The transactions of a block whose senders are known.
-fn prepared(sealed: &SealedBlock) -> Result<Vec<PreparedTx>, RpcError> {
-    let mut txs = Vec::with_capacity(sealed.block.transactions.len());
-    for tx in sealed.block.transactions.iter() {
-        let raw = Bytes::copy_from_slice(sealed.block.raw(tx));
+fn prepared(source: &BlockSource<'_>) -> Result<Vec<PreparedTx>, RpcError> {
+    let mut txs = Vec::with_capacity(source.tx_count());
+    for index in 0..source.tx_count() {
+        let Some(tx) = source.transaction(index)? else { break };
+        let raw = Bytes::copy_from_slice(tx.raw);
         let decoded = transaction::decode(&raw)
             .map_err(|error| RpcError::internal(format!("placed transaction {} does not decode: {error}", tx.hash)))?;
         let authorities = recover_authorities(&raw, &decoded);

@@ -8,6 +8,7 @@
 use std::collections::HashMap;
 
 use crate::builder::block::{Heads, OpenBlock, PlacedTx, SealedBlock};
+use crate::builder::rewinds::RemovedLog;
 use crate::primitives::{Sequence, ShardId};
 use crate::rpc::encode;
 use crate::rpc::error::RpcError;
@@ -61,14 +62,17 @@ pub enum SubscriptionKind {
 
 /// Where the next placed transaction is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Cursor {
+pub(super) struct Cursor {
     /// Sealed blocks up to here have been announced.
-    head_number: u64,
+    pub(super) head_number: u64,
     /// The block whose entries are being announced, and how many of them were.
-    block_number: u64,
-    tx_count: usize,
+    pub(super) block_number: u64,
+    pub(super) tx_count: usize,
     /// How far the sealed block after `head_number` was announced.
     sealed: SealedCursor,
+    /// Reorganisations that were announced, and how many logs of the next one.
+    rewinds: u64,
+    removed_logs: usize,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -77,6 +81,18 @@ struct SealedCursor {
     /// The next log.
     receipt_index: usize,
     log_offset: usize,
+}
+
+impl SealedCursor {
+    /// Whether `log` of block `number`, one of `logs`, was announced before the cursor came to stand in that block.
+    fn is_told(&self, number: u64, log: &RemovedLog, logs: &[RemovedLog]) -> bool {
+        let receipt = self.receipt_index as u64;
+        if log.block_number != number || log.tx_index != receipt {
+            return log.block_number == number && log.tx_index < receipt;
+        }
+        let first = logs.iter().find(|other| other.block_number == number && other.tx_index == receipt);
+        first.is_some_and(|first| log.log_index - first.log_index < self.log_offset as u64)
+    }
 }
 
 /// Whether a portion announced everything there was.
@@ -244,6 +260,10 @@ impl Subscriptions {
     /// Sequences of the next block and of the next placed transaction that nobody was told of.
     fn next_news(&self, heads: &Heads) -> [Option<Sequence>; 2] {
         let Some(mut cursor) = self.cursor.filter(|_| !self.is_empty()) else { return [None; 2] };
+        if cursor.rewinds < heads.rewinds.count() {
+            // What was told is gone: nobody waits to say so.
+            return [Some(Sequence(0)), None];
+        }
         cursor.catch_up(heads);
         let sealed = next_head(heads, cursor.head_number).map(|next| next.sequence);
         let placed = block_at(heads, cursor.block_number).and_then(|block| block.transactions.get(cursor.tx_count));
@@ -261,6 +281,10 @@ impl Subscriptions {
         }
         self.writer.portion_bytes = 0;
         let mut cursor = self.cursor.unwrap_or_else(|| Cursor::at_tip(heads, durable));
+        if !self.announce_rewinds(heads, &mut cursor, sink) {
+            self.cursor = Some(cursor);
+            return Progress::More;
+        }
         self.skipped_block_count += cursor.catch_up(heads);
         while let Some(block) = block_at(heads, cursor.block_number) {
             cursor.tx_count += self.announce_placed(block, cursor.tx_count, durable, sink);
@@ -285,6 +309,45 @@ impl Subscriptions {
         }
         self.cursor = Some(cursor);
         if self.has_news(heads, durable) { Progress::More } else { Progress::Done }
+    }
+
+    /// Announces logs of blocks that were taken back until the portion is full, and goes back with them; answers whether all is announced.
+    fn announce_rewinds(&mut self, heads: &Heads, cursor: &mut Cursor, sink: &mut impl NotificationSink) -> bool {
+        while cursor.rewinds < heads.rewinds.count() {
+            // One that is not kept any more is passed over, as are blocks that have left memory.
+            if let Some(rewind) = heads.rewinds.after(cursor.rewinds) {
+                let logs = rewind.logs.as_deref().unwrap_or_default();
+                let (next, sealed) = (cursor.head_number + 1, cursor.sealed);
+                let is_told = |log: &&RemovedLog| log.block_number < next || sealed.is_told(next, log, logs);
+                for removed in logs.iter().take_while(is_told).skip(cursor.removed_logs) {
+                    if self.writer.is_full() {
+                        return false;
+                    }
+                    cursor.removed_logs += 1;
+                    self.announce_removed(removed, sink);
+                }
+                if cursor.head_number > rewind.to {
+                    cursor.head_number = rewind.to;
+                    cursor.sealed = SealedCursor::default();
+                }
+                if cursor.block_number > rewind.to {
+                    (cursor.block_number, cursor.tx_count) = (rewind.to + 1, 0);
+                }
+            }
+            (cursor.rewinds, cursor.removed_logs) = (cursor.rewinds + 1, 0);
+        }
+        true
+    }
+
+    fn announce_removed(&mut self, removed: &RemovedLog, sink: &mut impl NotificationSink) {
+        self.writer.portion_bytes += EVENT_FILTER_BYTES * self.logs.len();
+        self.result.clear();
+        for (subscriber, _) in self.logs.iter().filter(|(_, filter)| filter.matches(&removed.log)) {
+            if self.result.is_empty() {
+                encode::removed_log(removed, &mut self.result);
+            }
+            self.writer.deliver(std::slice::from_ref(subscriber), &self.result, sink);
+        }
     }
 
     /// Announces durable entries of `block` from `start` on until the portion is full; answers how many.
@@ -391,7 +454,7 @@ impl Subscriptions {
 
 impl Cursor {
     /// Behind everything that may be shown now.
-    fn at_tip(heads: &Heads, durable: Sequence) -> Self {
+    pub(super) fn at_tip(heads: &Heads, durable: Sequence) -> Self {
         let newest = heads.recent.last().unwrap_or(&heads.latest);
         let mut tip_number = newest.header.number;
         while tip_number > 0
@@ -403,7 +466,8 @@ impl Cursor {
         let (head_number, block_number) = (tip_number.min(heads.latest.header.number), tip_number + 1);
         let tx_count = block_at(heads, block_number)
             .map_or(0, |block| block.transactions.iter().take_while(|tx| tx.sequence <= durable).count());
-        Self { head_number, block_number, tx_count, sealed: SealedCursor::default() }
+        let rewinds = heads.rewinds.count();
+        Self { head_number, block_number, tx_count, sealed: SealedCursor::default(), rewinds, removed_logs: 0 }
     }
 
     /// Moves a cursor that fell behind the oldest block in memory; answers how many blocks it passed over.

@@ -18,8 +18,12 @@ pub struct Settings {
     pub client_version: String,
     /// Whether `debug_*` is served.
     pub debug_enabled: bool,
+    /// Whether `txpool_content` and its kin are served.
+    pub pool_content_enabled: bool,
     /// Whether an execution client answers what we do not serve.
     pub proxy_enabled: bool,
+    /// Whether the state is the execution client's, so that it answers everything that reads state (`delegated`).
+    pub state_is_remote: bool,
     /// What `eth_maxPriorityFeePerGas` says while blocks are not full.
     pub priority_fee_min_wei: u128,
 }
@@ -125,6 +129,12 @@ impl<'a> View<'a> {
                 "historical state of {block} is not available: the state of blocks {first} to {last} is"
             ))
         })
+    }
+
+    /// Whether a block that is not in memory may be an older one, which only the chain database knows.
+    #[must_use]
+    pub fn may_be_older(&self, id: BlockId) -> bool {
+        self.number(id).map_or(true, |number| number < self.oldest_number())
     }
 
     fn oldest_number(&self) -> u64 {

@@ -1,5 +1,5 @@
-#![allow(unsafe_code, reason = "the scheduler's affinity calls have no safe wrapper in the standard library")]
-//! Which cores this process may use, pinning a thread to some of them, and its priority.
+#![allow(unsafe_code, reason = "the scheduler's calls have no safe wrapper in the standard library")]
+//! Which cores this process may use, pinning a thread to some of them, its priority, and how often it waited for the disk.
 
 use std::io;
 
@@ -38,14 +38,24 @@ pub fn pin_current_thread(cores: &[usize]) -> io::Result<()> {
     if status == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Makes the calling thread yield to the process's other threads (nice +10).
+/// Makes the calling thread yield to the process's other threads, 1 a little to 19 most.
 ///
 /// # Errors
 /// The kernel's.
-pub fn lower_current_thread_priority() -> io::Result<()> {
+pub fn lower_current_thread_priority(nice: i32) -> io::Result<()> {
     // SAFETY: the call takes no pointers; who 0 is the calling thread on Linux.
-    let status = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, 10) };
+    let status = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, nice) };
     if status == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Major page faults of the calling thread: pages of mapped files that it had to wait for; 0 when the kernel does not say.
+#[must_use]
+pub fn current_thread_major_faults() -> u64 {
+    // SAFETY: a `rusage` is integers, for which all zeros is valid.
+    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+    // SAFETY: `usage` is a live `rusage`, which the call fills.
+    let status = unsafe { libc::getrusage(libc::RUSAGE_THREAD, &raw mut usage) };
+    if status == 0 { u64::try_from(usage.ru_majflt).unwrap_or(0) } else { 0 }
 }
 
 fn empty_set() -> libc::cpu_set_t {
@@ -66,7 +76,7 @@ mod tests {
             pin_current_thread(&[first]).expect("an allowed core");
             assert_eq!(allowed_cores(), vec![first]);
             assert!(pin_current_thread(&[usize::MAX]).is_err());
-            lower_current_thread_priority().expect("lowering is always allowed");
+            lower_current_thread_priority(10).expect("lowering is always allowed");
         })
         .join()
         .expect("pinned");

@@ -1,8 +1,10 @@
-//! What threads stand on: clocks, cores, and the slab of transaction bytes.
+//! What threads stand on: clocks, cores, limits, and the slab of transaction bytes.
 
 pub mod clock;
 
 pub mod affinity;
+
+pub mod process;
 
 pub mod slab;
 
@@ -12,4 +14,4 @@ pub mod bus_fault;
 
 pub mod file;
 
-pub mod socket;
+pub mod event_fd;

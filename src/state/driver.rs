@@ -8,6 +8,7 @@ use crate::builder::block::{OpenBlock, SealedBlock};
 use crate::builder::sealing::Sealer;
 use crate::limits;
 use crate::messages::StateMessage;
+use crate::metrics::Metrics;
 use crate::ring::{Consumer, Doorbell, Gate, Producer};
 use crate::runtime::clock;
 use crate::state::files::disk::Disk;
@@ -25,6 +26,7 @@ pub struct StateSeat<S> {
     pub doorbell: Arc<Doorbell>,
     /// Of the thread that makes commits durable.
     pub sync_bell: Arc<Doorbell>,
+    pub metrics: Arc<Metrics>,
 }
 
 /// Runs until a `Stop` arrives.
@@ -32,7 +34,7 @@ pub struct StateSeat<S> {
 /// # Errors
 /// The state cannot be read or written: the process must stop.
 pub fn run<S: StateStore<Reader = Snapshot>>(seat: StateSeat<S>) -> Result<(), StateError> {
-    let StateSeat { mut store, mut parent, mut inbox, mut sealed, doorbell, sync_bell } = seat;
+    let StateSeat { mut store, mut parent, mut inbox, mut sealed, doorbell, sync_bell, metrics } = seat;
     doorbell.adopt_current_thread();
     let mut sealer = Sealer::default();
     let mut open: Option<Arc<OpenBlock>> = None;
@@ -43,7 +45,9 @@ pub fn run<S: StateStore<Reader = Snapshot>>(seat: StateSeat<S>) -> Result<(), S
                 open = Some(block);
             }
             Some(StateMessage::Close(closed)) => {
+                let start_ns = clock::monotonic_ns();
                 let block = sealer.seal(*closed, &parent, &mut store, clock::wall_unix_ns())?;
+                metrics.state.seal.record(clock::monotonic_ns() - start_ns);
                 parent = block.state.clone();
                 open = None;
                 // One block is sealed at a time, so the ring is empty.

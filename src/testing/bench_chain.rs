@@ -17,10 +17,12 @@ use crate::crypto::recovery;
 use crate::journal::record::Record;
 use crate::mempool::{Conditions, Limits, Mempool, PriorityFee};
 use crate::messages::{
-    BuilderAnswer, BuilderRead, BuilderReply, ChainMessage, IngressMessage, Submit, SubmitExtras, SubmitWait,
+    BuilderAnswer, BuilderRead, BuilderReply, ChainMessage, IngressMessage, MeasureJob, Submit, SubmitExtras,
+    SubmitWait,
 };
 use crate::primitives::{Address, ReplyToken, Sequence, ShardId};
 use crate::runtime::slab::{Slab, TxHandle};
+use crate::settlement::cells::SettlementView;
 use crate::state::{Snapshot, StateReader, Store};
 
 const NS_PER_S: u64 = 1_000_000_000;
@@ -42,6 +44,8 @@ pub struct Collected {
     pub keeps_records: bool,
     pub journal_room: Option<JournalRoom>,
     pub carry_below: Sequence,
+    /// Witnesses that were asked for.
+    pub measured: Vec<MeasureJob>,
     /// `None`: everything.
     pub durable: Option<Sequence>,
 }
@@ -93,6 +97,11 @@ impl Effects for Collected {
         self.durable.unwrap_or(Sequence(u64::MAX))
     }
 
+    fn measure(&mut self, job: MeasureJob) -> bool {
+        self.measured.push(job);
+        true
+    }
+
     fn carry_below(&self) -> Sequence {
         self.carry_below
     }
@@ -104,6 +113,8 @@ pub struct Standing {
     pub world: World,
     pub store: Store,
     pub resumed: Resumed,
+    /// Blocks settle on an L1, which is as far as this.
+    pub settlement: Option<SettlementView>,
 }
 
 /// One chain on one thread. Its clock stands still until it is moved.
@@ -143,7 +154,8 @@ impl BenchChain {
         let now = Now { monotonic_ns: NS_PER_S, unix_ns: (genesis.header.timestamp + 1) * NS_PER_S };
         let mut world = World::new(genesis.state.clone());
         world.set_block_hash(0, genesis.hash);
-        let standing = Standing { recent: vec![Arc::new(genesis)], world, store, resumed: Resumed::default() };
+        let recent = vec![Arc::new(genesis)];
+        let standing = Standing { recent, world, store, resumed: Resumed::default(), settlement: None };
         Self::resume(spec, standing, now, false, adjust).expect("nothing was under way")
     }
 
@@ -161,7 +173,7 @@ impl BenchChain {
         keeps_records: bool,
         adjust: impl FnOnce(&mut CoreSettings, &mut Limits),
     ) -> Result<Self, StartError> {
-        let Standing { recent, world, store, resumed } = standing;
+        let Standing { recent, world, store, resumed, settlement } = standing;
         let Resumed { start, sequence } = resumed;
         let latest = Arc::clone(recent.last().expect("there is always block 0"));
         let parent = start.unrecorded.as_ref().map_or_else(|| latest.state.clone(), |sealed| sealed.state.clone());
@@ -174,15 +186,20 @@ impl BenchChain {
             coinbase: Address::ZERO,
             extra_data: Default::default(),
             execute: true,
+            settlement_bytes_max: None,
         };
         let mut limits = Limits { transactions_max: 200_000, ..Limits::new(spec.chain_id, latest.header.gas_limit) };
         adjust(&mut settings, &mut limits);
+        limits.transactions_max = limits.transactions_max.max(start.pooled.len() as u32); // Tests pool far fewer.
         let pool: Mempool<Payload> = Mempool::new(limits, Box::new(PriorityFee), 0, 1);
         let executor =
             Executor::new(world, spec.chain_id, spec.deposit_contract, spec.fork_at(latest.header.timestamp));
         let rules = spec.clone();
         let fork_at = Box::new(move |timestamp| rules.fork_at(timestamp));
         let mut core = Core::new(settings, pool, executor, vec![slab.reader()], recent, sequence, fork_at, now);
+        if let Some(view) = settlement {
+            core.expect_settlement(view);
+        }
         let mut effects = Collected { chain_room: usize::MAX, keeps_records, ..Collected::default() };
         core.start(start, now, &mut effects)?;
         Ok(Self {

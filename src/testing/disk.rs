@@ -41,6 +41,8 @@ struct Disk {
     operation_count: u64,
     leave_out: Option<SyncPoint>,
     fault: Option<Fault>,
+    /// Slots that there was no room for.
+    refused_count: u64,
 }
 
 #[derive(Clone)]
@@ -66,6 +68,7 @@ impl SimDisk {
             operation_count: 0,
             leave_out,
             fault: None,
+            refused_count: 0,
         })))
     }
 
@@ -78,6 +81,12 @@ impl SimDisk {
     /// Changes how much fits; slots that are there stay.
     pub fn set_capacity_bytes(&self, bytes: u64) {
         self.0.borrow_mut().capacity_bytes = bytes;
+    }
+
+    /// How often there was no room.
+    #[must_use]
+    pub fn refused_count(&self) -> u64 {
+        self.0.borrow().refused_count
     }
 
     /// The machine stops in the operation behind the next `operations` ones, which is done in part.
@@ -232,6 +241,7 @@ impl Storage for SimDisk {
         }
         let used: u64 = disk.slots.values().map(|slot| slot.seen.len() as u64).sum();
         if used + bytes > disk.capacity_bytes {
+            disk.refused_count += 1;
             return Err(StorageError::Full { file: name(slot), bytes });
         }
         let zeros = vec![0; bytes as usize];

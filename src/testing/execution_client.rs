@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use alloy_primitives::keccak256;
 
 use crate::engine_api::session::{Call, OurChain};
-use crate::engine_api::types::{CallError, ErrorCode, Method, PayloadStatus, REQUIRED, RemoteBlock, Reply, Verdict};
+use crate::engine_api::types::{
+    CallError, ErrorCode, Method, PayloadStatus, REQUIRED, RemoteBlock, Reply, SyncProgress, Verdict,
+};
 use crate::primitives::{B256, Fork};
 
 /// A chain of hashes that only grows.
@@ -15,6 +17,8 @@ pub struct HashChain {
     pub salt: u64,
     /// Blocks above this number were rolled back once; those that are there now are others.
     pub rolled_back_to: Option<u64>,
+    /// Numbers of the newest safe and of the newest final block.
+    pub settled: (u64, u64),
 }
 
 impl OurChain for HashChain {
@@ -29,6 +33,10 @@ impl OurChain for HashChain {
 
     fn is_void(&self, number: u64, hash: B256) -> bool {
         self.rolled_back_to.is_some_and(|kept| number > kept && hash == hash_of(number, self.salt))
+    }
+
+    fn settled(&self) -> (u64, u64) {
+        self.settled
     }
 }
 
@@ -82,6 +90,10 @@ pub struct FakeClient {
     /// Highest head that it ever had on the chain that it is fed.
     pub head_max: u64,
     pub set_head_offered: bool,
+    /// What it answers to `eth_syncing`.
+    pub sync: Option<SyncProgress>,
+    /// It answers that with something else.
+    pub sync_is_nonsense: bool,
     /// It was restarted since the last call, which the connection did not survive.
     is_restarted: bool,
 }
@@ -96,6 +108,8 @@ impl Default for FakeClient {
             invalid: None,
             head_max: 0,
             set_head_offered: true,
+            sync: None,
+            sync_is_nonsense: false,
             is_restarted: false,
         };
         client.wipe();
@@ -176,6 +190,10 @@ impl FakeClient {
             }
             Call::ReadHead => Ok(Reply::Block(self.block(self.head()))),
             Call::ReadBlock { number } => Ok(Reply::Block(self.block(number))),
+            Call::ReadSync if self.sync_is_nonsense => {
+                Err(CallError::malformed(method, "neither false nor a progress", "\"maybe\""))
+            }
+            Call::ReadSync => Ok(Reply::Sync(self.sync)),
             Call::NewPayload { number } => self.new_payload(number, chain),
             Call::Forkchoice { number } => self.forkchoice(number, method, chain),
             Call::SetHead { number } => {

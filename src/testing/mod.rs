@@ -14,8 +14,14 @@ pub mod node;
 
 pub mod rng;
 
+pub mod sealed_chain;
+
+pub mod settler;
+
 pub mod signing;
 
 pub mod state_disk;
 
 mod state_map;
+
+pub mod whole;

@@ -18,18 +18,22 @@ use crate::codec::transaction::tx_hash;
 use crate::config::genesis::ChainSpec;
 use crate::journal::history::History;
 use crate::journal::log::{Log, LogSettings};
-use crate::journal::scan::scan;
+use crate::journal::scan::{Scan, scan};
 use crate::journal::storage::{BLOCK_BYTES, Storage, StorageError, SyncPoint};
 use crate::mempool::Conditions;
 use crate::messages::{BuilderAnswer, BuilderRead, BuilderReply, ChainMessage, SubmitWait};
 use crate::primitives::{Address, B256, Sequence};
+use crate::settlement::cells::{Origin, SettlementView};
+use crate::state::Snapshot;
 use crate::state::files::FileStore;
 use crate::state::files::recovery::StateSettings;
-use crate::state::files::sync::Syncer;
+use crate::state::files::sync::{StateCells, Syncer};
 use crate::testing::bench_chain::{BenchChain, Standing};
 use crate::testing::disk::SimDisk;
 use crate::testing::rng::SimRng;
 use crate::testing::state_disk::StateDisk;
+use crate::topology::LaunchError;
+use crate::topology::replacement::{self, Replacement};
 
 const NS_PER_S: u64 = 1_000_000_000;
 const SEGMENT_BYTES: u64 = 16 * BLOCK_BYTES as u64;
@@ -37,6 +41,9 @@ const GROUP_BYTES_MAX: usize = 8 * 1_024;
 /// Not durable: above it nothing is placed, above twice as much nothing is admitted.
 const BUSY_BYTES: usize = 4 * 1_024;
 const RESERVE_BYTES: u64 = 6 * BLOCK_BYTES as u64;
+
+const LOG_SETTINGS: LogSettings =
+    LogSettings { segment_bytes: SEGMENT_BYTES, group_bytes_max: GROUP_BYTES_MAX, segments_kept_max: 3 };
 
 /// A sync that the simulation can leave out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,10 +66,10 @@ impl Mutant {
 
 /// A block of the simulated chain database.
 #[derive(Clone)]
-struct Stored {
-    header: Header,
-    hash: B256,
-    txs: Vec<(Vec<u8>, Address)>,
+pub struct Stored {
+    pub header: Header,
+    pub hash: B256,
+    pub txs: Vec<(Vec<u8>, Address)>,
 }
 
 /// The chain database as its contract has it: after a power cut, a prefix that is at least what was synced.
@@ -130,10 +137,18 @@ pub struct Seen {
     pub ended: Vec<B256>,
 }
 
+/// What lies on the machine's disks, but for the state, which a start makes again.
+pub struct Backup {
+    disk: SimDisk,
+    chain: SimChain,
+    pub seen: Seen,
+}
+
 /// One process.
 struct Process {
     chain: BenchChain,
     state: Syncer,
+    cells: Arc<StateCells>,
     log: Log,
     disk: SimDisk,
     /// Turns on their way to the journal thread.
@@ -172,6 +187,8 @@ pub struct Machine {
     pub seen: Seen,
     pub tally: Tally,
     mutant: Option<Mutant>,
+    /// Blocks settle on an L1, which the next start knows as far as this.
+    pub settlement: Option<SettlementView>,
     process: Option<Process>,
 }
 
@@ -179,7 +196,7 @@ pub struct Machine {
 pub type Violation = String;
 
 impl Machine {
-    /// A machine whose disk is empty.
+    /// A machine whose disks are empty.
     #[must_use]
     pub fn new(spec: ChainSpec, pool: Arc<ThreadPool>, seed: u64, mutant: Option<Mutant>) -> Self {
         let leave_out = match mutant {
@@ -198,8 +215,24 @@ impl Machine {
             seen: Seen::default(),
             tally: Tally::default(),
             mutant,
+            settlement: None,
             process: None,
         }
+    }
+
+    /// A copy of everything that is on the disks, as it would be found.
+    #[must_use]
+    pub fn backup(&self) -> Backup {
+        Backup { disk: self.disk.copy(), chain: self.chain.clone(), seen: self.seen.clone() }
+    }
+
+    /// The disks are those of a backup, of this machine or of another one; no process runs.
+    pub fn restore(&mut self, backup: &Backup) {
+        self.process = None;
+        self.disk = backup.disk.copy();
+        self.state_disk = StateDisk::new(self.rng.word());
+        self.chain = backup.chain.clone();
+        self.seen = backup.seen.clone();
     }
 
     #[must_use]
@@ -239,8 +272,7 @@ impl Machine {
         }
         let (mut store, base) = self.open_state()?;
         let syncer = store.take_syncer().expect("a store that was just opened has it");
-        let settings =
-            LogSettings { segment_bytes: SEGMENT_BYTES, group_bytes_max: GROUP_BYTES_MAX, segments_kept_max: 3 };
+        let settings = LOG_SETTINGS;
         let mut replay = match base {
             Some(base) => {
                 self.tally.resumed += 1;
@@ -276,12 +308,10 @@ impl Machine {
                 let resumed = replay.journaled(&view, keep).map_err(StartFault::refused)?;
                 let ends = from_journal::ends(&view, |_, _| Ok(false)).map_err(StartFault::refused)?;
                 self.chain.ends.extend(ends.iter().map(|end| end.hash));
-                let mut log = Log::resume(settings, scanned, history);
                 if self.mutant != Some(Mutant::Chain) {
                     self.chain.sync();
                 }
-                log.chain_synced(history.last);
-                (log, resumed)
+                (self.resume_log(scanned, history), resumed)
             }
         };
         if log.segments().len() == 0
@@ -291,7 +321,18 @@ impl Machine {
             log.slot_created(slot);
         }
         let (recent, world) = replay.into_parts();
-        self.process(Standing { recent, world, store, resumed }, syncer, log, disk)
+        self.process(Standing { recent, world, store, resumed, settlement: self.settlement }, syncer, log, disk)
+    }
+
+    /// Above an L1 segments are free as far as it is final, as `topology::startup` has it.
+    fn resume_log(&self, scanned: &Scan<Vec<u8>>, history: &History) -> Log {
+        let mut log = Log::resume(LOG_SETTINGS, scanned, history);
+        let settled = |view: SettlementView| {
+            let mut sealed = history.sealed_blocks().into_iter().rev();
+            sealed.find(|(number, _)| *number <= view.finalized).map_or(Sequence(0), |(_, sequence)| sequence)
+        };
+        log.chain_synced(self.settlement.map_or(history.last, settled));
+        log
     }
 
     /// The state, and the version of it to go on from; an empty state where there is none.
@@ -313,7 +354,7 @@ impl Machine {
 
     /// A process over what was recovered.
     fn process(&self, standing: Standing, state: Syncer, log: Log, disk: SimDisk) -> Result<Process, StartFault> {
-        let durable = standing.resumed.sequence;
+        let (durable, cells) = (standing.resumed.sequence, standing.store.cells());
         let chain = BenchChain::resume(self.spec.clone(), standing, self.now, true, |settings, limits| {
             settings.timestamp_lead_s = 1_000;
             limits.transactions_max = 256;
@@ -324,6 +365,7 @@ impl Machine {
         let mut process = Process {
             chain,
             state,
+            cells,
             log,
             disk,
             turns: VecDeque::new(),
@@ -372,6 +414,15 @@ impl Machine {
             process.chain.seal();
             process.end_turn();
         }
+    }
+
+    #[must_use]
+    pub fn clock(&self) -> Now {
+        self.now
+    }
+
+    pub fn set_clock(&mut self, now: Now) {
+        self.now = now;
     }
 
     pub fn advance(&mut self, ns: u64) {
@@ -423,7 +474,7 @@ impl Machine {
             let gate = match message {
                 ChainMessage::Sealed(sealed) => sealed.sequence,
                 ChainMessage::Ended { gate, .. } => *gate,
-                ChainMessage::Forget(_) | ChainMessage::Stop => Sequence(0),
+                ChainMessage::Forget(_) | ChainMessage::Settled { .. } | ChainMessage::Stop => Sequence(0),
             };
             if gate > process.durable {
                 return;
@@ -454,7 +505,7 @@ impl Machine {
             if self.mutant != Some(Mutant::Chain) {
                 self.chain.sync();
             }
-            process.log.chain_synced(process.processed);
+            process.log.chain_synced(process.processed.min(process.chain.core.settled()));
         }
     }
 
@@ -481,6 +532,97 @@ impl Machine {
             self.seal();
             self.keep();
             self.sync_chain();
+        }
+    }
+
+    // ---- settlement ---------------------------------------------------------------------------------------------------------------
+
+    /// What L1 has made of our blocks, as the builder core takes it over.
+    pub fn settled(&mut self, view: SettlementView, origin: Option<Origin>) {
+        let Some(process) = &mut self.process else { return };
+        process.cells.finalize(view.finalized);
+        let BenchChain { core, effects, now, .. } = &mut process.chain;
+        core.on_settlement(view, || origin, *now, effects);
+        process.end_turn();
+    }
+
+    /// The stored block of a number.
+    #[must_use]
+    pub fn stored(&self, number: u64) -> Option<&Stored> {
+        self.chain.blocks.get(number as usize)
+    }
+
+    /// Number of the newest stored block, which is durable.
+    #[must_use]
+    pub fn stored_tip(&self) -> u64 {
+        self.chain.latest_number().unwrap_or(0)
+    }
+
+    /// The state after a block, while it is kept.
+    #[must_use]
+    pub fn state_after(&self, number: u64) -> Option<Snapshot> {
+        let process = self.process.as_ref()?;
+        let heads = process.chain.core.heads();
+        let recent = heads.recent_by_number(number).map(|sealed| sealed.state.clone());
+        recent.or_else(|| process.cells.retained(number, &self.stored(number)?.header.state_root))
+    }
+
+    /// The nonce of an account behind everything that is pooled without a gap.
+    pub fn pool_nonce(&mut self, address: Address) -> Option<u64> {
+        match self.process.as_mut()?.chain.read(BuilderRead::Account { address }) {
+            BuilderAnswer::Account { pool_nonce, .. } => Some(pool_nonce),
+            _ => None,
+        }
+    }
+
+    /// Transactions that wait to be placed, and whether a block is open or not stored yet.
+    #[must_use]
+    pub fn pending(&self) -> (u64, bool) {
+        self.process.as_ref().map_or((0, false), |process| {
+            let core = &process.chain.core;
+            let heads = core.heads();
+            // Sealed, and on its way through the journal, is not stored either.
+            let is_stored = heads.latest.header.number == self.stored_tip();
+            (core.pooled_count(), heads.open.is_some() || !process.chain.effects.closed.is_empty() || !is_stored)
+        })
+    }
+
+    /// Why nothing is admitted, for a machine that seems to stand still.
+    #[must_use]
+    pub fn journal_space(&self) -> Option<(JournalRoom, u64)> {
+        self.process.as_ref().map(|process| (process.room(), process.log.space()))
+    }
+
+    /// Blocks give way, as `topology::replacement` has it: the process has ended. What was seen of them is taken back. `Ok(false)`: the machine stopped.
+    ///
+    /// # Errors
+    /// A journal that cannot do it.
+    pub fn replace(&mut self, replacement: &Replacement) -> Result<bool, Violation> {
+        assert!(self.process.is_none());
+        let mut disk = self.disk.clone();
+        let mut slots = self.disk.clone();
+        let begin = |disk: &mut SimDisk| -> Result<Log, LaunchError> {
+            let mut log = Log::create(LOG_SETTINGS, [7; 16]);
+            for slot in disk.slots()? {
+                log.adopt_slot(slot, slots.slot_bytes(slot) as u64);
+            }
+            if let Some((slot, bytes)) = log.wanted_slot() {
+                slots.create(slot, bytes)?;
+                log.slot_created(slot);
+            }
+            Ok(log)
+        };
+        let now_unix_ns = self.now.unix_ns;
+        let spec = &self.spec;
+        let outcome =
+            replacement::write(&mut disk, LOG_SETTINGS, spec, replacement, begin, &mut |_| Ok(()), now_unix_ns);
+        // What was shown above is withdrawn as soon as the record may be there.
+        self.seen.blocks.retain(|number, _| *number <= replacement.to_block);
+        self.seen.places.retain(|_, (number, ..)| *number <= replacement.to_block);
+        match outcome {
+            Ok(()) => Ok(true),
+            Err(LaunchError::JournalFile(_)) => Ok(false),
+            Err(error) => Err(format!("the replacement was refused: {error}")),
         }
     }
 
@@ -532,10 +674,12 @@ impl Machine {
         if let Some(hash) = self.seen.ended.iter().find(|hash| !ends.contains(hash)) {
             return Err(format!("transaction {hash} had ended, and nobody knows how"));
         }
+        // What a start has found out: its nonce is used in blocks that took the place of ours.
+        let ending: HashSet<B256> = process.chain_messages.iter().filter_map(ended).collect();
         for hash in &self.seen.acknowledged {
             let mut is_live =
                 || matches!(process.chain.read(BuilderRead::Status { hash: *hash }), BuilderAnswer::Status(Some(_)));
-            if !places.contains_key(hash) && !ends.contains(hash) && !is_live() {
+            if !places.contains_key(hash) && !ends.contains(hash) && !ending.contains(hash) && !is_live() {
                 return Err(format!("transaction {hash} was acknowledged, and is nowhere"));
             }
         }
@@ -587,6 +731,13 @@ impl Process {
             bytes if bytes >= BUSY_BYTES => JournalRoom::Busy,
             _ => JournalRoom::Plenty,
         }
+    }
+}
+
+fn ended(message: &ChainMessage) -> Option<B256> {
+    match message {
+        ChainMessage::Ended { hash, .. } => Some(*hash),
+        _ => None,
     }
 }
 

@@ -19,7 +19,7 @@ use crate::journal::file_storage::FileStorage;
 use crate::journal::history::History;
 use crate::journal::log::Log;
 use crate::journal::record::{AdmittedTx, CloseReason, Record};
-use crate::primitives::{B256, Sequence};
+use crate::primitives::{B256, Bytes, Sequence};
 use crate::runtime::clock;
 use crate::topology::LaunchError;
 
@@ -73,8 +73,9 @@ pub fn adopt(
     let mut sequence = history.map_or(Sequence(0), |history| history.last);
     for number in number + 1..=head.number {
         let Some(body) = client.block(number)? else { return Err(LaunchError::AdoptionGone { number }) };
-        let records = records_of(&body, spec, &mut sequence)?;
-        log.append_durably(&records, storage, clock::wall_unix_ns())?;
+        let now_unix_ns = clock::wall_unix_ns();
+        let records = records_of(&body, spec, &mut sequence, now_unix_ns)?;
+        log.append_durably(&records, storage, now_unix_ns)?;
         if number.is_multiple_of(REPORT_BLOCKS) {
             tracing::info!(block = number, "adopted");
         }
@@ -83,17 +84,65 @@ pub fn adopt(
 }
 
 /// What the builder core would have written of this block.
-fn records_of(body: &RemoteBody, spec: &ChainSpec, sequence: &mut Sequence) -> Result<Vec<u8>, LaunchError> {
+///
+/// # Errors
+/// A transaction that does not decode.
+pub(super) fn records_of(
+    body: &RemoteBody,
+    spec: &ChainSpec,
+    sequence: &mut Sequence,
+    now_unix_ns: u64,
+) -> Result<Vec<u8>, LaunchError> {
+    let number = body.number;
+    let context = BlockContext {
+        number,
+        parent_hash: body.parent_hash,
+        timestamp: body.timestamp,
+        base_fee_per_gas_wei: body.base_fee_per_gas_wei,
+        prev_randao: body.prev_randao,
+        coinbase: body.coinbase,
+        gas_limit: body.gas_limit,
+        extra_data: body.extra_data.clone(),
+        parent_beacon_block_root: body.parent_beacon_block_root,
+        fork: spec.fork_at(body.timestamp),
+    };
+    let mut out = records_of_open(&context, &body.transactions, sequence, now_unix_ns)?;
+    let mut push = |record: &Record<'_>| {
+        sequence.0 += 1;
+        record.encode(*sequence, &mut out);
+    };
+    // A body of 8 MiB holds far fewer than 2^32 transactions.
+    push(&Record::Closed { number, tx_count: body.transactions.len() as u32, reason: CloseReason::Deadline });
+    push(&Record::Sealed {
+        number,
+        hash: body.hash,
+        state_root: body.state_root,
+        receipts_root: body.receipts_root,
+        sealed_unix_ns: now_unix_ns,
+    });
+    Ok(out)
+}
+
+/// What the builder core would have written of a block that is still open.
+///
+/// # Errors
+/// A transaction that does not decode.
+pub(super) fn records_of_open(
+    context: &BlockContext,
+    transactions: &[Bytes],
+    sequence: &mut Sequence,
+    now_unix_ns: u64,
+) -> Result<Vec<u8>, LaunchError> {
     let mut out = Vec::new();
     let mut push = |record: &Record<'_>| {
         sequence.0 += 1;
         record.encode(*sequence, &mut out);
         *sequence
     };
-    let (number, now_unix_ns) = (body.number, clock::wall_unix_ns());
+    let number = context.number;
     let mut scratch = Vec::new();
-    let mut names = Vec::with_capacity(body.transactions.len());
-    for (index, raw) in body.transactions.iter().enumerate() {
+    let mut names = Vec::with_capacity(transactions.len());
+    for (index, raw) in transactions.iter().enumerate() {
         let fault = |what: String| LaunchError::AdoptionTransaction { number, index, what };
         let decoded = transaction::decode(raw).map_err(|error| fault(error.to_string()))?;
         let digest = transaction::signing_hash(raw, &decoded, &mut scratch);
@@ -107,30 +156,9 @@ fn records_of(body: &RemoteBody, spec: &ChainSpec, sequence: &mut Sequence) -> R
             raw,
         })));
     }
-    let context = BlockContext {
-        number,
-        parent_hash: body.parent_hash,
-        timestamp: body.timestamp,
-        base_fee_per_gas_wei: body.base_fee_per_gas_wei,
-        prev_randao: body.prev_randao,
-        coinbase: body.coinbase,
-        gas_limit: body.gas_limit,
-        extra_data: body.extra_data.clone(),
-        parent_beacon_block_root: body.parent_beacon_block_root,
-        fork: spec.fork_at(body.timestamp),
-    };
-    push(&Record::Opened { context: Cow::Owned(context), opened_unix_ns: now_unix_ns });
-    // A body of 8 MiB holds far fewer than 2^32 transactions.
+    push(&Record::Opened { context: Cow::Borrowed(context), opened_unix_ns: now_unix_ns });
     for (index, tx) in (0_u32..).zip(&names) {
         push(&Record::Placed { tx: *tx, index, preconfirmed_unix_ns: now_unix_ns });
     }
-    push(&Record::Closed { number, tx_count: names.len() as u32, reason: CloseReason::Deadline });
-    push(&Record::Sealed {
-        number,
-        hash: body.hash,
-        state_root: body.state_root,
-        receipts_root: body.receipts_root,
-        sealed_unix_ns: now_unix_ns,
-    });
     Ok(out)
 }

@@ -11,7 +11,7 @@ use crate::config::execution::ExecutionMode;
 use crate::config::genesis::ChainSpec;
 use crate::engine_api::blocking::BlockingSettings;
 use crate::engine_api::driver::ControlSeat;
-use crate::engine_api::files::{CheckedMark, Evidence};
+use crate::engine_api::files::{Accused, CheckedMark, Evidence};
 use crate::engine_api::jwt::Secret;
 use crate::engine_api::status::ExecutionCells;
 use crate::primitives::B256;
@@ -25,7 +25,8 @@ pub struct Verification {
     mark: CheckedMark,
     evidence: Evidence,
     void: Vec<(u64, B256)>,
-    is_halted: bool,
+    /// What was said of a block before, which halts this start too.
+    halted_for: Option<String>,
 }
 
 /// `None` where nobody checks our blocks.
@@ -42,12 +43,13 @@ pub fn open(config: &Config, opened: &Opened) -> Result<Option<Verification>, La
     let tip = opened.latest().header.number;
     let (mark, checked) = CheckedMark::open(dir, tip, hash)?;
     let evidence = Evidence::new(dir);
-    let invalid = evidence.invalid_block(hash)?;
-    if let Some((number, evidence)) = &invalid {
-        let evidence = evidence.display();
-        tracing::error!(number, %evidence, "halted: this chain holds a block that the execution client called INVALID");
+    let accused = evidence.invalid_block(tip, hash)?;
+    if let Some(Accused { number, dir, .. }) = &accused {
+        let (evidence, to_block) = (dir.display(), number.saturating_sub(1));
+        tracing::error!(number, %evidence, "halted: evidence against this block; the way out: stop, `sequencer journal rollback --to-block {to_block}`");
     }
-    Ok(Some(Verification { secret, checked, mark, evidence, void: opened.void.clone(), is_halted: invalid.is_some() }))
+    let halted_for = accused.map(|accused| accused.verdict());
+    Ok(Some(Verification { secret, checked, mark, evidence, void: opened.void.clone(), halted_for }))
 }
 
 /// The secret shared with the execution client.
@@ -63,8 +65,8 @@ impl Verification {
     /// The cells as the process starts with them.
     pub fn cells(&self) -> ExecutionCells {
         let cells = ExecutionCells::verified(self.checked);
-        if self.is_halted {
-            cells.halt();
+        if let Some(why) = &self.halted_for {
+            cells.halt_for(why.clone());
         }
         cells
     }

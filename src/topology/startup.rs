@@ -3,6 +3,9 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam::channel::{Receiver, Sender, bounded};
 
 use crate::builder::block::SealedBlock;
 use crate::builder::core::Start;
@@ -10,10 +13,11 @@ use crate::builder::replay::from_journal::{self, JournalView, Resumed};
 use crate::builder::replay::{self, Base, Replay};
 use crate::builder::world::World;
 use crate::chain::sealed_record::Recorder;
-use crate::chain::{ChainLimits, ChainReader, ChainWriter};
+use crate::chain::{ChainLimits, ChainReader, ChainWriter, StatusRecord};
 use crate::config::Config;
 use crate::config::execution::ExecutionMode;
 use crate::config::genesis::ChainSpec;
+use crate::config::l1::L1Mode;
 use crate::engine_api::files::CheckedMark;
 use crate::journal::file_storage::{FileStorage, SlotBytes, SyncMode, WriteEngine};
 use crate::journal::history::History;
@@ -22,11 +26,17 @@ use crate::journal::scan::{Scan, scan};
 use crate::journal::storage::{Storage, StorageError};
 use crate::limits;
 use crate::primitives::{B256, Sequence};
-use crate::runtime::clock;
+use crate::runtime::{affinity, clock};
+use crate::settlement::follower::FollowMessage;
 use crate::state::Store;
 use crate::state::files::file_disk::FileDisk;
 use crate::state::files::recovery::StateSettings;
-use crate::topology::{LaunchError, adoption, processor_count};
+use crate::topology::cores::{NICE_CLOSING, processor_count};
+use crate::topology::{LaunchError, adoption, imported};
+
+/// How long a start after a replacement waits for its port.
+const PORT_WAIT_NS: u64 = 90_000_000_000;
+const PORT_POLL: Duration = Duration::from_millis(50);
 
 /// A directory that lives as long as the process means it to.
 pub struct TemporaryDir(PathBuf);
@@ -48,14 +58,19 @@ pub struct Opened {
     pub world: World,
     pub recent: Vec<Arc<SealedBlock>>,
     pub genesis_hash: B256,
-    pub log: Log,
-    pub storage: FileStorage,
+    pub genesis_root: B256,
+    /// `None`: a follower's.
+    pub journal: Option<(Log, FileStorage)>,
+    /// From the `l1` thread to a follower.
+    pub follow: Option<(Sender<FollowMessage>, Receiver<FollowMessage>)>,
     /// What was under way when the process before this one ended.
     pub start: Start,
     /// Of the newest record.
     pub sequence: Sequence,
     /// Number and hash of blocks that were rolled back.
     pub void: Vec<(u64, B256)>,
+    /// Blocks that the journal holds, and the records that sealed them, ascending.
+    pub sealed: Vec<(u64, Sequence)>,
     /// Where everything lies.
     pub data_dir: PathBuf,
     /// Removed when this is dropped.
@@ -77,6 +92,20 @@ fn check_port(address: SocketAddr) -> Result<(), LaunchError> {
     std::net::TcpListener::bind(address)
         .map(drop)
         .map_err(|error| LaunchError::Listen { address, what: error.to_string() })
+}
+
+/// Waits until an address can be bound again: the system may hold it for connections that have just ended.
+///
+/// # Errors
+/// `Listen` when it is not free after a minute and a half.
+pub fn wait_for_port(address: SocketAddr) -> Result<(), LaunchError> {
+    let until_ns = clock::monotonic_ns() + PORT_WAIT_NS;
+    loop {
+        match check_port(address) {
+            Err(_) if clock::monotonic_ns() < until_ns => std::thread::sleep(PORT_POLL),
+            outcome => return outcome,
+        }
+    }
 }
 
 /// Timestamps only grow: behind a tip from the future nothing could be built for as long as the clock takes to get there.
@@ -103,20 +132,40 @@ fn check_chain_file(spec: &ChainSpec, data_dir: &Path) -> Result<(), LaunchError
 }
 
 /// Opens the chain of the configured data directory, or of a temporary one, after everything that speaks against it was looked for.
+/// `kept`: the temporary directory of a start before this one.
 ///
 /// # Errors
 /// What speaks against it.
-pub fn open(config: &Config, spec: &ChainSpec) -> Result<Opened, LaunchError> {
-    let (data_dir, temporary_dir) = data_dir(config)?;
+pub fn open(config: &Config, spec: &ChainSpec, kept: Option<TemporaryDir>) -> Result<Opened, LaunchError> {
+    let (data_dir, temporary_dir) = match kept {
+        Some(kept) => (kept.0.clone(), Some(kept)),
+        None => data_dir(config)?,
+    };
     check_port(config.http.address)?;
     check_chain_file(spec, &data_dir)?;
-    let mut opened = open_chain(config, spec, &data_dir)?;
-    check_clock(config, opened.latest().header.timestamp)?;
+    let mut opened = if config.follows {
+        open_followed(config, spec, &data_dir)?
+    } else {
+        let opened = match config.execution.mode {
+            ExecutionMode::Delegated => super::delegated::open(config, spec, &data_dir)?,
+            _ => open_chain(config, spec, &data_dir)?,
+        };
+        check_clock(config, opened.latest().header.timestamp)?;
+        opened
+    };
     opened.temporary_dir = temporary_dir;
     Ok(opened)
 }
 
 impl Opened {
+    /// Blocks up to this one are final: the journal need not keep what would take them back.
+    pub fn settled(&mut self, block: u64) {
+        let newest = self.sealed.iter().rev().find(|(number, _)| *number <= block);
+        if let (Some((log, _)), Some((_, sequence))) = (&mut self.journal, newest) {
+            log.chain_synced(*sequence);
+        }
+    }
+
     /// The newest block.
     #[must_use]
     pub fn latest(&self) -> &Arc<SealedBlock> {
@@ -126,19 +175,18 @@ impl Opened {
 
 /// Opens journal, chain database and state, writes block 0 into empty ones, and executes what the state does not have yet.
 fn open_chain(config: &Config, spec: &ChainSpec, data_dir: &Path) -> Result<Opened, LaunchError> {
-    let journal_dir = config.journal.dir.clone().unwrap_or_else(|| data_dir.join("journal"));
+    let journal_dir = journal_dir(config, data_dir);
     let mut storage = open_journal(config, &journal_dir)?;
     let scanned = scan(&mut storage)?;
-    let chain_limits =
-        ChainLimits { status_retention_ms: config.status_retention_ns / 1_000_000, ..ChainLimits::default() };
-    let (mut writer, reader) = ChainWriter::open(&data_dir.join("chain"), chain_limits)?;
+    let (mut writer, reader) = ChainWriter::open(&data_dir.join("chain"), chain_limits(config))?;
     let blocks = reader.latest_number().unwrap_or(0);
-    if scanned.is_none() && blocks > 0 {
+    if scanned.is_none() && blocks > 0 && !is_imported(data_dir, blocks, &reader)? {
         return Err(LaunchError::JournalMissing { dir: journal_dir, blocks });
     }
     let hash_pool = Arc::new(hash_pool(config.hash_threads)?);
     // Before anything is changed: this may be the wrong directory.
-    let stored_genesis = check_genesis(spec, &reader, &hash_pool)?;
+    let genesis_root = replay::genesis_root(spec, Arc::clone(&hash_pool))?;
+    let stored_genesis = check_genesis(spec, &reader, genesis_root)?;
     let history = scanned.as_ref().map(|scanned| History::read(scanned.records())).transpose()?;
     let tip = match &history {
         Some(history) => cut_chain(history, &mut writer, &reader)?,
@@ -152,28 +200,25 @@ fn open_chain(config: &Config, spec: &ChainSpec, data_dir: &Path) -> Result<Open
         _ => tip,
     };
     let (mut store, base) = stored.open(&reader, tip.min(shown))?;
-    let settings = LogSettings {
-        segment_bytes: config.journal.segment_bytes,
-        group_bytes_max: limits::JOURNAL_GROUP_BYTES_MAX,
-        segments_kept_max: config.journal.segments_kept_max,
-    };
+    let settings = log_settings(config);
     let (mut replay, genesis_hash) = stand(spec, &mut store, base, stored_genesis, &mut writer, &reader)?;
     let scanned = adopted(config, spec, data_dir, settings, scanned, &mut storage, &reader)?;
     let history = scanned.as_ref().map(|scanned| History::read(scanned.records())).transpose()?;
     let (log, Resumed { start, sequence }) = match scanned.as_ref().zip(history.as_ref()) {
-        None => (begin_journal(settings, &mut storage)?, Resumed::default()),
+        None => {
+            replay.stored(&reader)?;
+            (begin_journal(settings, &mut storage)?, Resumed::default())
+        }
         Some((scanned, history)) => {
             report(scanned, history);
             let resumed = resume(&mut replay, scanned, history, &mut writer, &reader)?;
-            let mut log = Log::resume(settings, scanned, history);
-            // What earlier processes left in the chain database frees segments too, however short they lived.
-            writer.sync()?;
-            log.chain_synced(history.last);
-            (log, resumed)
+            (resume_log(config, scanned, history, &mut writer)?, resumed)
         }
     };
     let void = history.as_ref().map_or_else(Vec::new, void_blocks);
+    let sealed = history.as_ref().map_or_else(Vec::new, History::sealed_blocks);
     let log = make_room(log, &mut storage)?;
+    imported::remove(data_dir).map_err(LaunchError::Imported)?;
     let (recent, world) = replay.into_parts();
     let temporary_dir = None;
     let data_dir = data_dir.to_owned();
@@ -184,17 +229,98 @@ fn open_chain(config: &Config, spec: &ChainSpec, data_dir: &Path) -> Result<Open
         world,
         recent,
         genesis_hash,
-        log,
-        storage,
+        genesis_root,
+        journal: Some((log, storage)),
+        follow: None,
         start,
         sequence,
         void,
+        sealed,
         data_dir,
         temporary_dir,
     })
 }
 
-fn open_journal(config: &Config, dir: &Path) -> Result<FileStorage, LaunchError> {
+/// The log behind what was scanned. What earlier processes left in the chain database frees segments too, however short they lived; above an L1, which
+/// may take blocks back, as far as it is final: see [`Opened::settled`].
+pub(super) fn resume_log(
+    config: &Config,
+    scanned: &Scan<SlotBytes>,
+    history: &History,
+    writer: &mut ChainWriter,
+) -> Result<Log, LaunchError> {
+    let mut log = Log::resume(log_settings(config), scanned, history);
+    writer.sync()?;
+    if config.l1.mode == L1Mode::Off {
+        log.chain_synced(history.last);
+    }
+    Ok(log)
+}
+
+/// Opens chain database and state of a follower, and executes what the state does not have yet. There is no journal: what is lost is derived again.
+fn open_followed(config: &Config, spec: &ChainSpec, data_dir: &Path) -> Result<Opened, LaunchError> {
+    let journal_dir = journal_dir(config, data_dir);
+    if journal_dir.exists() {
+        return Err(LaunchError::FollowsJournal { dir: journal_dir });
+    }
+    let (mut writer, reader) = ChainWriter::open(&data_dir.join("chain"), chain_limits(config))?;
+    let hash_pool = Arc::new(hash_pool(config.hash_threads)?);
+    let genesis_root = replay::genesis_root(spec, Arc::clone(&hash_pool))?;
+    let stored_genesis = check_genesis(spec, &reader, genesis_root)?;
+    let state_dir = config.state.dir.clone().unwrap_or_else(|| data_dir.join("state"));
+    let stored = StoredState { config, dir: &state_dir, hash_pool: &hash_pool };
+    let (mut store, base) = stored.open(&reader, reader.latest_number().unwrap_or(0))?;
+    let (mut replay, genesis_hash) = stand(spec, &mut store, base, stored_genesis, &mut writer, &reader)?;
+    replay.stored(&reader)?;
+    let (recent, world) = replay.into_parts();
+    Ok(Opened {
+        writer,
+        reader,
+        store,
+        world,
+        recent,
+        genesis_hash,
+        genesis_root,
+        journal: None,
+        follow: Some(bounded(limits::FOLLOW_MESSAGES)),
+        start: Start::default(),
+        sequence: Sequence(0),
+        void: Vec::new(),
+        sealed: Vec::new(),
+        data_dir: data_dir.to_owned(),
+        temporary_dir: None,
+    })
+}
+
+pub(super) fn chain_limits(config: &Config) -> ChainLimits {
+    ChainLimits { status_retention_ms: config.status_retention_ns / 1_000_000, ..ChainLimits::default() }
+}
+
+/// Whether the chain up to block `number` came from a file of blocks, so that there never was a journal.
+pub(super) fn is_imported(data_dir: &Path, number: u64, reader: &ChainReader) -> Result<bool, LaunchError> {
+    let Some(hash) = reader.hash_by_number(number)? else { return Ok(false) };
+    imported::is_marked(data_dir, number, hash).map_err(LaunchError::Imported)
+}
+
+/// Where the journal is.
+pub(super) fn journal_dir(config: &Config, data_dir: &Path) -> PathBuf {
+    config.journal.dir.clone().unwrap_or_else(|| data_dir.join("journal"))
+}
+
+/// How the journal is cut into segments.
+pub(super) fn log_settings(config: &Config) -> LogSettings {
+    LogSettings {
+        segment_bytes: config.journal.segment_bytes,
+        group_bytes_max: limits::JOURNAL_GROUP_BYTES_MAX,
+        segments_kept_max: config.journal.segments_kept_max,
+    }
+}
+
+/// Opens its files.
+///
+/// # Errors
+/// Another process has it, or it cannot be read.
+pub(super) fn open_journal(config: &Config, dir: &Path) -> Result<FileStorage, LaunchError> {
     let sync = if config.journal.sync { SyncMode::Always } else { SyncMode::Off };
     let engine = if config.journal.is_asynchronous { WriteEngine::IoUring } else { WriteEngine::Pwritev2 };
     let storage = FileStorage::open(dir, sync, engine)?;
@@ -226,13 +352,13 @@ fn stand<'s>(
 }
 
 /// The hash of the stored block 0, which must be the configured one; `None` when nothing is stored.
-fn check_genesis(
+pub(super) fn check_genesis(
     spec: &ChainSpec,
     reader: &ChainReader,
-    hash_pool: &Arc<rayon::ThreadPool>,
+    genesis_root: B256,
 ) -> Result<Option<B256>, LaunchError> {
     let Some(stored) = reader.hash_by_number(0)? else { return Ok(None) };
-    let configured = spec.genesis_header(replay::genesis_root(spec, Arc::clone(hash_pool))?).hash_slow();
+    let configured = spec.genesis_header(genesis_root).hash_slow();
     if stored != configured {
         return Err(replay::ReplayError::GenesisDiffers { stored, configured }.into());
     }
@@ -240,7 +366,7 @@ fn check_genesis(
 }
 
 /// Brings the chain database to what the journal says. Answers the number of the newest block that stays.
-fn cut_chain(history: &History, writer: &mut ChainWriter, reader: &ChainReader) -> Result<u64, LaunchError> {
+pub(super) fn cut_chain(history: &History, writer: &mut ChainWriter, reader: &ChainReader) -> Result<u64, LaunchError> {
     let tip = from_journal::agreed_tip(reader, history)?;
     if reader.latest_number().is_some_and(|stored| stored > tip) {
         tracing::warn!(block = tip, "blocks above were rolled back: cutting the chain database");
@@ -291,11 +417,17 @@ impl StoredState<'_> {
 /// When the system refuses a thread.
 pub fn hash_pool(threads: usize) -> Result<rayon::ThreadPool, rayon::ThreadPoolBuildError> {
     let threads = if threads == 0 { (processor_count() / 2).max(1) } else { threads };
-    rayon::ThreadPoolBuilder::new().num_threads(threads).thread_name(|index| format!("hash-{index}")).build()
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).thread_name(|index| format!("hash-{index}"));
+    let yields = |_| {
+        if let Err(error) = affinity::lower_current_thread_priority(NICE_CLOSING) {
+            tracing::warn!(%error, "thread priority not lowered");
+        }
+    };
+    pool.start_handler(yields).build()
 }
 
 /// The journal after what the execution client has above it was read into it; in `embedded` as it was.
-fn adopted(
+pub(super) fn adopted(
     config: &Config,
     spec: &ChainSpec,
     data_dir: &Path,
@@ -324,7 +456,10 @@ fn adopted(
 }
 
 /// A new journal with its first slot.
-fn begin_journal(settings: LogSettings, storage: &mut FileStorage) -> Result<Log, LaunchError> {
+///
+/// # Errors
+/// No random bytes for its name, a slot that cannot be made.
+pub(super) fn begin_journal(settings: LogSettings, storage: &mut FileStorage) -> Result<Log, LaunchError> {
     let mut log = Log::create(settings, journal_id().map_err(LaunchError::Entropy)?);
     // Slots that were made and never used: the process before this one ended in between.
     for slot in storage.slots()? {
@@ -340,7 +475,7 @@ fn begin_journal(settings: LogSettings, storage: &mut FileStorage) -> Result<Log
 
 /// Makes the next slot where the newest segment is nearly full, so that admission does not begin with a refusal. A full disk is the journal
 /// thread's to tell.
-fn make_room(mut log: Log, storage: &mut FileStorage) -> Result<Log, LaunchError> {
+pub(super) fn make_room(mut log: Log, storage: &mut FileStorage) -> Result<Log, LaunchError> {
     if log.space() < limits::JOURNAL_RESERVE_BYTES
         && let Some((slot, bytes)) = log.wanted_slot()
     {
@@ -370,23 +505,28 @@ fn resume(
         writer.append(&record)?;
         writer.put_statuses(statuses)
     })?;
-    let ends = from_journal::ends(&journal, |hash, ended_unix_ms| {
+    writer.put_statuses(&ends(&journal, reader)?)?;
+    Ok(resumed)
+}
+
+/// How the transactions ended that the journal dropped, for those that the chain database does not know better.
+pub(super) fn ends(journal: &JournalView<'_>, reader: &ChainReader) -> Result<Vec<StatusRecord>, LaunchError> {
+    let ends = from_journal::ends(journal, |hash, ended_unix_ms| {
         if reader.transaction_by_hash(hash)?.is_some() {
             return Ok(true);
         }
         let known = reader.status(hash)?.and_then(|status| status.times.ended_unix_ms);
         Ok(known.is_some_and(|known| known >= ended_unix_ms))
     })?;
-    writer.put_statuses(&ends)?;
-    Ok(resumed)
+    Ok(ends)
 }
 
 /// Number and hash of what was rolled back.
-fn void_blocks(history: &History) -> Vec<(u64, B256)> {
+pub(super) fn void_blocks(history: &History) -> Vec<(u64, B256)> {
     history.void.iter().filter_map(|block| Some((block.number(), block.hash()?))).collect()
 }
 
-fn report(scanned: &Scan<SlotBytes>, history: &History) {
+pub(super) fn report(scanned: &Scan<SlotBytes>, history: &History) {
     if let Some(torn) = &scanned.torn {
         let (segment, offset, why) = (torn.segment, torn.offset, &torn.fault);
         tracing::info!(segment, offset, %why, "the last write was not finished: cut off, nobody was told of it");

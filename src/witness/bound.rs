@@ -35,25 +35,50 @@ impl Depth {
     pub const UNKNOWN: Self = Self { accounts: PATH_BRANCHES_MAX, storage: PATH_BRANCHES_MAX };
 }
 
-/// An upper bound of the encoded witness of what was touched, in bytes: never less than what [`super::Witness::encode`] gives.
-///
-/// `headers`: how many headers the witness begins with.
-#[must_use]
-pub fn witness_bytes_max(accesses: &Accesses, depth: Depth, headers: usize) -> usize {
-    let mut slots: HashMap<Address, usize, RandomState> = HashMap::default();
-    for (address, _) in &accesses.slots {
-        *slots.entry(*address).or_default() += 1;
+/// What of an execution decides how large its witness can become.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Touched {
+    pub accounts: usize,
+    /// Slots of each account of which any were touched.
+    pub slots: Vec<usize>,
+    /// Accounts and slots that were left deleted.
+    pub deletions: usize,
+    pub codes: usize,
+    pub code_bytes: usize,
+    /// Headers that the witness begins with.
+    pub headers: usize,
+}
+
+impl Touched {
+    #[must_use]
+    pub fn of(accesses: &Accesses, headers: usize) -> Self {
+        let mut slots: HashMap<Address, usize, RandomState> = HashMap::default();
+        for (address, _) in &accesses.slots {
+            *slots.entry(*address).or_default() += 1;
+        }
+        Self {
+            accounts: accesses.accounts.len(),
+            slots: slots.into_values().collect(),
+            deletions: accesses.deleted_accounts.len() + accesses.deleted_slots.len(),
+            codes: accesses.codes.len(),
+            code_bytes: accesses.codes.iter().map(|(_, code)| code.len()).sum(),
+            headers,
+        }
     }
-    let storage: usize = slots.values().map(|count| trie_bytes(*count, depth.storage)).sum();
-    // Each deletion may leave one branch with one child; the child may be a branch.
-    let deletions = accesses.deleted_accounts.len() + accesses.deleted_slots.len();
-    let codes: usize = accesses.codes.iter().map(|(_, code)| code.len() + LIST_BYTES).sum();
-    5 * LIST_BYTES
-        + headers * HEADER_BYTES_MAX
-        + codes
-        + trie_bytes(accesses.accounts.len(), depth.accounts)
-        + storage
-        + deletions * BRANCH_BYTES
+
+    /// An upper bound of the encoded witness, in bytes: never less than what [`super::Witness::encode`] gives.
+    #[must_use]
+    pub fn witness_bytes_max(&self, depth: Depth) -> usize {
+        let storage: usize = self.slots.iter().map(|count| trie_bytes(*count, depth.storage)).sum();
+        // Each deletion may leave one branch with one child; the child may be a branch.
+        5 * LIST_BYTES
+            + self.headers * HEADER_BYTES_MAX
+            + self.code_bytes
+            + self.codes * LIST_BYTES
+            + trie_bytes(self.accounts, depth.accounts)
+            + storage
+            + self.deletions * BRANCH_BYTES
+    }
 }
 
 /// The nodes on the paths of `count` keys: a level has no more nodes than paths, and no more than places. An extension takes the place of

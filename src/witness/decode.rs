@@ -106,6 +106,18 @@ impl Witness {
     /// Errors:  the first broken rule in the order of the bytes, with its place.
     /// Source:  go-ethereum v1.17.5 `core/stateless` (`ExtWitness`); strict RLP.
     pub fn decode(bytes: &Bytes) -> Result<Self, DecodeError> {
+        let witness = Self::decode_run(bytes)?;
+        if witness.headers.is_empty() {
+            return Err(DecodeError::HeadersEmpty);
+        }
+        Ok(witness)
+    }
+
+    /// As [`Witness::decode`], of a run that may begin inside a block: it may have no header.
+    ///
+    /// # Errors
+    /// As [`Witness::decode`].
+    pub fn decode_run(bytes: &Bytes) -> Result<Self, DecodeError> {
         if bytes.len() > WITNESS_BYTES_MAX {
             return Err(DecodeError::TooLong { bytes: bytes.len(), bytes_max: WITNESS_BYTES_MAX });
         }
@@ -121,15 +133,11 @@ impl Witness {
         }
         let entries_max = ENTRIES_MIN + bytes.len() / ENTRY_BYTES_MEAN_MIN;
         let reader = |part, payload| EntryReader { whole: bytes, part, payload };
-        let witness = Self {
+        Ok(Self {
             headers: reader(Part::Headers, headers).read(HEADERS_MAX, HEADER_BYTES_MAX)?,
             codes: reader(Part::Codes, codes).read(entries_max, CODE_BYTES_MAX)?,
             state: reader(Part::State, state).read(entries_max, NODE_BYTES_MAX)?,
-        };
-        if witness.headers.is_empty() {
-            return Err(DecodeError::HeadersEmpty);
-        }
-        Ok(witness)
+        })
     }
 }
 

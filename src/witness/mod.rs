@@ -11,7 +11,7 @@ pub mod bound;
 
 pub mod decode;
 
-mod rlp;
+pub(crate) mod rlp;
 
 pub mod validator;
 
@@ -86,12 +86,29 @@ impl Witness {
         changes: &StateChanges,
         header: impl FnMut(u64) -> Option<Bytes>,
     ) -> Result<Self, CollectError> {
-        // The parent's header holds the root that everything else is checked against.
-        let lowest = accesses.block_hash_lowest.unwrap_or(u64::MAX).min(number.saturating_sub(1));
         Ok(Self {
-            headers: headers(number, lowest, header)?,
+            headers: block_headers(number, accesses, header)?,
             codes: sorted_codes(accesses),
             state: collect(parent, accesses, changes)?.nodes,
+        })
+    }
+
+    /// As [`Witness::of_block`], with the nodes of the reserve behind the canonical ones: what settlement cuts the block with.
+    ///
+    /// # Errors
+    /// As [`Witness::of_block`].
+    pub fn of_block_with_reserve(
+        number: u64,
+        parent: &Snapshot,
+        accesses: &Accesses,
+        changes: &StateChanges,
+        header: impl FnMut(u64) -> Option<Bytes>,
+    ) -> Result<Self, CollectError> {
+        let collect::Collected { nodes, reserve } = collect(parent, accesses, changes)?;
+        Ok(Self {
+            headers: block_headers(number, accesses, header)?,
+            codes: sorted_codes(accesses),
+            state: nodes.into_iter().chain(reserve).collect(),
         })
     }
 
@@ -125,6 +142,15 @@ impl Witness {
         }
         out
     }
+}
+
+/// The headers that a block needs. The parent's is among them: it holds the root that everything else is checked against.
+fn block_headers(
+    number: u64,
+    accesses: &Accesses,
+    header: impl FnMut(u64) -> Option<Bytes>,
+) -> Result<Vec<Bytes>, CollectError> {
+    headers(number, accesses.block_hash_lowest.unwrap_or(u64::MAX).min(number.saturating_sub(1)), header)
 }
 
 /// The headers of blocks `lowest` to `number - 1`, ascending.

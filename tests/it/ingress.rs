@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
+use std::sync::Arc;
 use std::time::Duration;
 
 use native_sequencer::config::genesis::dev_genesis;
@@ -9,6 +10,7 @@ use native_sequencer::config::{Config, RawConfig};
 use native_sequencer::primitives::{Address, Fork};
 use native_sequencer::rpc::Settings;
 use native_sequencer::testing::signing::TestKey;
+use native_sequencer::topology::levers::Levers;
 use native_sequencer::topology::{Running, launch};
 
 const CHAIN_ID: u64 = 61_972;
@@ -18,8 +20,13 @@ const CHAIN_ID_CALL: &str = r#"{"jsonrpc":"2.0","id":1,"method":"eth_chainId"}"#
 const CHAIN_ID_REPLY: &str = r#"{"jsonrpc":"2.0","id":1,"result":"0xf214"}"#;
 
 fn start(flags: &[(&str, &str)]) -> Running {
-    let mut all =
-        vec![("http.port", "0"), ("http.host", "127.0.0.1"), ("http.cors", "false"), ("block.interval-ms", "100")];
+    let mut all = vec![
+        ("http.port", "0"),
+        ("http.host", "127.0.0.1"),
+        ("http.cors", "false"),
+        ("block.interval-ms", "100"),
+        ("metrics.port", "off"),
+    ];
     all.extend_from_slice(flags);
     let flags: Vec<(String, String)> = all.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
     let config = Config::from_raw(&RawConfig::layered(&flags, &[], None).expect("known names")).expect("a good config");
@@ -28,10 +35,13 @@ fn start(flags: &[(&str, &str)]) -> Running {
         chain_id: CHAIN_ID,
         client_version: "test".to_owned(),
         debug_enabled: true,
+        pool_content_enabled: true,
         proxy_enabled: false,
+        state_is_remote: false,
         priority_fee_min_wei: 1,
     };
-    launch(&config, &spec, &settings).expect("started")
+    let levers = Levers::new(&config, u64::MAX, Arc::new(|_| Ok(())));
+    launch(&config, &spec, &settings, &levers, None).expect("started")
 }
 
 fn connect(running: &Running) -> TcpStream {

@@ -1,4 +1,6 @@
-//! The three ways to talk to a node: raw HTTP/1.1 replies, blocking JSON-RPC calls, WebSocket subscriptions.
+//! The ways to talk to a node: raw HTTP/1.1 replies and WebSocket frames, blocking JSON-RPC calls, subscriptions.
+
+pub mod frames;
 
 pub mod http;
 
@@ -10,10 +12,31 @@ use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 
 use crate::error::{Error, Result};
 
+/// How requests travel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// HTTP/1.1, pipelined: replies come in order.
+    Http,
+    /// WebSocket: replies come in any order.
+    #[value(name = "ws")]
+    WebSocket,
+}
+
+impl Protocol {
+    const fn scheme(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::WebSocket => "ws",
+        }
+    }
+}
+
 /// The parts of an `http://` or `ws://` URL.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {
     pub url: String,
+    pub protocol: Protocol,
     /// Host and port as in the URL: the value of the Host header.
     pub authority: String,
     pub path: String,
@@ -22,15 +45,15 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// Splits a URL; `scheme` is "http" or "ws".
-    pub fn parse(url: &str, scheme: &str) -> Result<Self> {
+    /// Splits a URL, whose scheme must be that of the protocol.
+    pub fn parse(url: &str, protocol: Protocol) -> Result<Self> {
         let refuse = |reason| Error::Url { url: url.to_owned(), reason };
         let (given, rest) =
             url.split_once("://").ok_or_else(|| refuse("it needs a scheme, as in http://127.0.0.1:6197"))?;
         if given == "https" || given == "wss" {
             return Err(refuse("TLS is not spoken here: measure the node itself by its plain port"));
         }
-        if given != scheme {
+        if given != protocol.scheme() {
             return Err(refuse("the scheme must be http for --url and ws for --ws-url"));
         }
         let (authority, path) = rest.find('/').map_or((rest, "/"), |at| rest.split_at(at));
@@ -49,6 +72,7 @@ impl Endpoint {
         }
         Ok(Self {
             url: url.to_owned(),
+            protocol,
             authority: authority.to_owned(),
             path: path.to_owned(),
             host: host.to_owned(),
@@ -81,7 +105,8 @@ mod tests {
 
     #[track_caller]
     fn check(url: &str, scheme: &str, expected: Option<(&str, u16, &str)>) {
-        let endpoint = Endpoint::parse(url, scheme).ok();
+        let protocol = if scheme == "http" { Protocol::Http } else { Protocol::WebSocket };
+        let endpoint = Endpoint::parse(url, protocol).ok();
         let parts = endpoint.as_ref().map(|e| (e.host.as_str(), e.port, e.path.as_str()));
         assert_eq!(parts, expected, "{url}");
     }

@@ -41,6 +41,10 @@ impl RpcClient {
         Self { endpoint, stream: None, buffer: Vec::new() }
     }
 
+    pub const fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
     /// One call; an error of the node is an `Error::Rpc`.
     pub fn call(&mut self, method: &str, params: Value) -> Result<Value> {
         self.try_call(method, params)?.map_err(|error| Error::Rpc { method: method.to_owned(), error })

@@ -5,10 +5,15 @@
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
 use std::time::Duration;
 
+use serde::Deserialize;
+
 use super::queue::RequestQueue;
+use crate::client::frames::{self, FrameError};
 use crate::client::http::{self, HttpError};
+use crate::client::{Endpoint, Protocol};
 use crate::limits::RECONNECTS_MAX;
 use crate::workload::ConnectionLoad;
 
@@ -18,16 +23,27 @@ const CONNECT_WAIT_S: u64 = 5;
 /// First size of the receive buffer; it grows with the replies.
 const RECEIVE_BYTES: usize = 16 << 10;
 
+/// Where a connection leads.
+#[derive(Clone, Debug)]
+pub struct Target {
+    pub endpoint: Endpoint,
+    pub address: SocketAddr,
+}
+
 #[derive(Debug)]
 pub struct Connection {
-    pub load: ConnectionLoad,
+    pub load: Arc<ConnectionLoad>,
     pub queue: RequestQueue,
     /// `None` when the node has closed it too often.
     stream: Option<TcpStream>,
-    address: SocketAddr,
+    target: Arc<Target>,
     written_bytes: usize,
     received: Vec<u8>,
     filled_bytes: usize,
+    /// WebSocket: what must be said between two requests (pongs).
+    control: Vec<u8>,
+    /// WebSocket: the parts of a message that has not ended.
+    message: Vec<u8>,
     reconnects: u32,
 }
 
@@ -37,6 +53,7 @@ pub enum Broken {
     Closed,
     Io(ErrorKind),
     Http(HttpError),
+    Frame(FrameError),
     /// A reply without a request.
     Unasked,
 }
@@ -47,21 +64,24 @@ impl Broken {
             Self::Closed => "the node closed the connection".into(),
             Self::Io(kind) => format!("connection: {kind}"),
             Self::Http(error) => error.to_string(),
+            Self::Frame(error) => error.to_string(),
             Self::Unasked => "a reply that nothing asked for".into(),
         }
     }
 }
 
 impl Connection {
-    pub fn open(load: ConnectionLoad, queue: RequestQueue, address: SocketAddr) -> io::Result<Self> {
+    pub fn open(load: Arc<ConnectionLoad>, queue: RequestQueue, target: Arc<Target>) -> io::Result<Self> {
         Ok(Self {
             load,
             queue,
-            stream: Some(connect(address)?),
-            address,
+            stream: Some(connect(&target)?),
+            target,
             written_bytes: 0,
             received: vec![0; RECEIVE_BYTES],
             filled_bytes: 0,
+            control: Vec::new(),
+            message: Vec::new(),
             reconnects: 0,
         })
     }
@@ -73,7 +93,15 @@ impl Connection {
     /// Hands everything sendable to the socket; true when the socket took it all.
     pub fn flush(&mut self, now_ns: u64) -> Result<bool, Broken> {
         let Some(stream) = &mut self.stream else { return Ok(true) };
-        let sendable = self.queue.sendable();
+        // Only between two requests: a frame may not be cut by another.
+        if !self.control.is_empty() && self.written_bytes == end_of(&self.load, self.queue.sent()) {
+            match stream.write(&self.control) {
+                Ok(count) => drop(self.control.drain(..count)),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
+                Err(error) => return Err(Broken::Io(error.kind())),
+            }
+        }
+        let sendable = if self.control.is_empty() { self.queue.sendable() } else { 0..0 };
         if !sendable.is_empty() {
             self.queue.mark_sent(sendable.end, now_ns);
         }
@@ -87,7 +115,7 @@ impl Connection {
                 Err(error) => return Err(Broken::Io(error.kind())),
             }
         }
-        Ok(true)
+        Ok(self.control.is_empty())
     }
 
     /// Reads once; true when bytes came.
@@ -111,13 +139,26 @@ impl Connection {
     pub fn take_replies(
         &mut self,
         now_ns: u64,
+        answer: impl FnMut(&ConnectionLoad, usize, super::queue::Record, u16, &[u8]),
+    ) -> Result<(), Broken> {
+        match self.target.endpoint.protocol {
+            Protocol::Http => self.take_http(now_ns, answer),
+            Protocol::WebSocket => self.take_frames(now_ns, answer),
+        }
+    }
+
+    fn take_http(
+        &mut self,
+        now_ns: u64,
         mut answer: impl FnMut(&ConnectionLoad, usize, super::queue::Record, u16, &[u8]),
     ) -> Result<(), Broken> {
         let mut at = 0;
         let result = loop {
             match http::parse_reply(&self.received[at..self.filled_bytes]) {
                 Ok(Some(reply)) => {
-                    let Some((index, record)) = self.queue.mark_answered(now_ns) else { break Err(Broken::Unasked) };
+                    let oldest = self.queue.oldest();
+                    let answered = oldest.and_then(|index| Some((index, self.queue.mark_answered(index, now_ns)?)));
+                    let Some((index, record)) = answered else { break Err(Broken::Unasked) };
                     answer(&self.load, index, record, reply.status, &reply.body);
                     at += reply.consumed_bytes;
                 }
@@ -125,19 +166,61 @@ impl Connection {
                 Err(error) => break Err(Broken::Http(error)),
             }
         };
-        self.received.copy_within(at..self.filled_bytes, 0);
-        self.filled_bytes -= at;
+        self.consume(at);
         result
+    }
+
+    fn take_frames(
+        &mut self,
+        now_ns: u64,
+        mut answer: impl FnMut(&ConnectionLoad, usize, super::queue::Record, u16, &[u8]),
+    ) -> Result<(), Broken> {
+        let mut at = 0;
+        let result = loop {
+            match frames::parse(&self.received[at..self.filled_bytes]) {
+                Ok(Some(frame)) => {
+                    at += frame.consumed_bytes;
+                    match frame.opcode {
+                        frames::PING => frames::write(&mut self.control, frames::PONG, [0; 4], frame.payload),
+                        frames::PONG => {}
+                        frames::CLOSE => break Err(Broken::Closed),
+                        _ => {
+                            self.message.extend_from_slice(frame.payload);
+                            if !frame.last {
+                                continue;
+                            }
+                            let index = request_of(&self.load, &self.message).or_else(|| self.queue.oldest());
+                            let answered = index.and_then(|at| Some((at, self.queue.mark_answered(at, now_ns)?)));
+                            let Some((index, record)) = answered else { break Err(Broken::Unasked) };
+                            answer(&self.load, index, record, 200, &self.message);
+                            self.message.clear();
+                        }
+                    }
+                }
+                Ok(None) => break Ok(()),
+                Err(error) => break Err(Broken::Frame(error)),
+            }
+        };
+        self.consume(at);
+        result
+    }
+
+    /// Takes `bytes` off the front of the receive buffer.
+    fn consume(&mut self, bytes: usize) {
+        self.received.copy_within(bytes..self.filled_bytes, 0);
+        self.filled_bytes -= bytes;
     }
 
     /// Opens the connection again. What was outstanding stays unanswered; the caller has taken it off the queue.
     pub fn reopen(&mut self) {
         debug_assert_eq!(self.queue.outstanding(), 0, "the caller fails what was outstanding first");
         self.filled_bytes = 0;
+        self.control.clear();
+        self.message.clear();
         // A request that was cut in the middle is not continued on the new connection.
         self.written_bytes = end_of(&self.load, self.queue.sent());
         self.reconnects += 1;
-        self.stream = if self.reconnects <= RECONNECTS_MAX { connect(self.address).ok() } else { None };
+        self.stream = if self.reconnects <= RECONNECTS_MAX { connect(&self.target).ok() } else { None };
     }
 }
 
@@ -145,9 +228,59 @@ fn end_of(load: &ConnectionLoad, request_count: usize) -> usize {
     request_count.checked_sub(1).map_or(0, |last| load.requests[last].end)
 }
 
-fn connect(address: SocketAddr) -> io::Result<TcpStream> {
-    let stream = TcpStream::connect_timeout(&address, Duration::from_secs(CONNECT_WAIT_S))?;
+/// The request that a WebSocket reply answers, by the id in it; `None` for an error without an id.
+fn request_of(load: &ConnectionLoad, message: &[u8]) -> Option<usize> {
+    #[derive(Deserialize)]
+    struct Id {
+        id: Option<u32>,
+    }
+    let id = match message.first()? {
+        b'[' => serde_json::from_slice::<Vec<Id>>(message).ok()?.iter().find_map(|reply| reply.id)?,
+        _ => serde_json::from_slice::<Id>(message).ok()?.id?,
+    };
+    let after = load.requests.partition_point(|request| request.first <= id);
+    let index = after.checked_sub(1)?;
+    let request = load.requests[index];
+    (id < request.first + request.count).then_some(index)
+}
+
+fn connect(target: &Target) -> io::Result<TcpStream> {
+    let wait = Duration::from_secs(CONNECT_WAIT_S);
+    let mut stream = TcpStream::connect_timeout(&target.address, wait)?;
     stream.set_nodelay(true)?;
+    if target.endpoint.protocol == Protocol::WebSocket {
+        stream.set_read_timeout(Some(wait))?;
+        stream.write_all(frames::handshake(&target.endpoint.authority, &target.endpoint.path).as_bytes())?;
+        let mut head = Vec::new();
+        let mut byte = [0];
+        // One byte at a time: nothing behind the head may be lost. It has about 130.
+        while frames::parse_handshake(&head).map_err(io::Error::other)?.is_none() {
+            if stream.read(&mut byte)? == 0 {
+                return Err(ErrorKind::UnexpectedEof.into());
+            }
+            head.push(byte[0]);
+        }
+    }
     stream.set_nonblocking(true)?;
     Ok(stream)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::workload::Request;
+
+    #[test]
+    fn websocket_replies_name_their_request() {
+        let request = |first, count| Request { end: 0, first, count };
+        let load = ConnectionLoad { bytes: vec![], requests: vec![request(0, 2), request(4, 2), request(8, 1)] };
+        let check = |text: &str, expected| assert_eq!(request_of(&load, text.as_bytes()), expected, "{text}");
+        check(r#"{"jsonrpc":"2.0","id":8,"result":"0x"}"#, Some(2));
+        check(r#"[{"id":5,"result":"0x"},{"id":4}]"#, Some(1));
+        check(r#"[{"id":null,"error":{}},{"id":1}]"#, Some(0));
+        check(r#"{"id":3}"#, None);
+        check(r#"{"id":null,"error":{"code":-32600}}"#, None);
+        check("[]", None);
+        check("", None);
+    }
 }

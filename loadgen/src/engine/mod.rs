@@ -11,15 +11,14 @@ pub mod replies;
 
 pub mod sender;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::Instant;
 
 use alloy_primitives::B256;
 use hdrhistogram::Histogram;
 
-use self::connection::Connection;
+use self::connection::{Connection, Target};
 use self::queue::{NEVER, Record, RequestQueue};
 use self::replies::{ErrorClasses, Outcome};
 use self::sender::{Sender, SenderConfig, SenderResult, latency_histogram};
@@ -35,9 +34,29 @@ pub struct Live {
     pub p99_ns: AtomicU64,
 }
 
+/// The outcome of each transaction while the run goes on, written once by its sending thread; read by who sends again.
+#[derive(Debug, Default)]
+pub struct Outcomes(Vec<AtomicU8>);
+
+impl Outcomes {
+    pub fn new(count: usize) -> Self {
+        Self((0..count).map(|_| AtomicU8::new(Outcome::None as u8)).collect())
+    }
+
+    pub fn set(&self, index: u32, outcome: Outcome) {
+        // ORDERING: a value by itself; threads are joined before the report reads all of them.
+        self.0[index as usize].store(outcome as u8, Ordering::Relaxed);
+    }
+
+    pub fn get(&self, index: usize) -> Outcome {
+        Outcome::from_byte(self.0[index].load(Ordering::Relaxed))
+    }
+}
+
 #[derive(Clone, Debug)]
 pub struct EngineConfig {
-    pub address: SocketAddr,
+    /// Connection c leads to target c modulo their number.
+    pub targets: Vec<Arc<Target>>,
     /// Intended times of the requests of an open loop; `None` closes the loop.
     pub intended_ns: Option<Vec<u64>>,
     /// Requests in flight per connection.
@@ -62,6 +81,8 @@ pub struct EngineResult {
     pub transactions: Vec<TransactionRecord>,
     pub rejections: ErrorClasses,
     pub transport_errors: ErrorClasses,
+    /// Transactions that were not sent because the node had closed their connection too often.
+    pub given_up: u64,
     pub lag: Histogram<u64>,
     /// Transactions that left more than `LATE_NS` after their intended time.
     pub late: u64,
@@ -75,19 +96,28 @@ pub struct EngineResult {
 #[derive(Debug)]
 pub struct Engine {
     senders: Vec<Sender>,
-    transaction_count: usize,
+    outcomes: Arc<Outcomes>,
+}
+
+/// What the sending threads share with the rest of the run.
+#[derive(Clone, Debug)]
+pub struct Shared {
+    pub hashes: Arc<Vec<B256>>,
+    pub outcomes: Arc<Outcomes>,
+    pub live: Arc<Live>,
+}
+
+impl Shared {
+    pub fn new(hashes: Vec<B256>) -> Self {
+        let outcomes = Arc::new(Outcomes::new(hashes.len()));
+        Self { hashes: Arc::new(hashes), outcomes, live: Arc::default() }
+    }
 }
 
 impl Engine {
     /// Opens every connection; nothing is sent yet.
-    pub fn build(
-        config: &EngineConfig,
-        loads: Vec<ConnectionLoad>,
-        hashes: Arc<Vec<B256>>,
-        live: &Arc<Live>,
-    ) -> std::io::Result<Self> {
-        let transaction_count = hashes.len();
-        Ok(Self { senders: build_senders(config, loads, hashes, live)?, transaction_count })
+    pub fn build(config: &EngineConfig, loads: &[Arc<ConnectionLoad>], shared: &Shared) -> std::io::Result<Self> {
+        Ok(Self { senders: build_senders(config, loads, shared)?, outcomes: Arc::clone(&shared.outcomes) })
     }
 
     /// Runs the load; blocks until it is over.
@@ -105,9 +135,10 @@ impl Engine {
             outcome: Outcome::None,
         };
         let mut merged = EngineResult {
-            transactions: vec![untouched; self.transaction_count],
+            transactions: vec![untouched; self.outcomes.0.len()],
             rejections: ErrorClasses::default(),
             transport_errors: ErrorClasses::default(),
+            given_up: 0,
             lag: latency_histogram(),
             late: 0,
             sender_cpu_ns: 0,
@@ -117,19 +148,21 @@ impl Engine {
         for result in results {
             merge(&mut merged, result?);
         }
+        for (index, transaction) in merged.transactions.iter_mut().enumerate() {
+            transaction.outcome = self.outcomes.get(index);
+        }
         Ok(merged)
     }
 }
 
 fn build_senders(
     config: &EngineConfig,
-    loads: Vec<ConnectionLoad>,
-    hashes: Arc<Vec<B256>>,
-    live: &Arc<Live>,
+    loads: &[Arc<ConnectionLoad>],
+    shared: &Shared,
 ) -> std::io::Result<Vec<Sender>> {
     let (connection_count, thread_count) = (loads.len(), config.thread_count.clamp(1, loads.len()));
     let mut connections: Vec<Vec<Connection>> = (0..thread_count).map(|_| Vec::new()).collect();
-    for (index, load) in loads.into_iter().enumerate() {
+    for (index, load) in loads.iter().enumerate() {
         let queue = match &config.intended_ns {
             Some(times) => {
                 let own = times.iter().copied().skip(index).step_by(connection_count);
@@ -137,7 +170,8 @@ fn build_senders(
             }
             None => RequestQueue::closed(load.requests.len(), config.outstanding_max),
         };
-        connections[index % thread_count].push(Connection::open(load, queue, config.address)?);
+        let target = Arc::clone(&config.targets[index % config.targets.len()]);
+        connections[index % thread_count].push(Connection::open(Arc::clone(load), queue, target)?);
     }
     let mut schedules = vec![Vec::new(); thread_count];
     for (request, &intended_ns) in config.intended_ns.iter().flatten().enumerate() {
@@ -150,8 +184,7 @@ fn build_senders(
         stop_sending_ns: config.stop_sending_ns,
         drain_ns: config.drain_ns,
         pin_core: config.pin_core.map(|core| core + index),
-        hashes: Arc::clone(&hashes),
-        live: Arc::clone(live),
+        shared: shared.clone(),
     };
     let parts = connections.into_iter().zip(schedules).enumerate();
     parts.map(|(index, (connections, schedule))| Sender::new(sender_config(index), connections, schedule)).collect()
@@ -169,9 +202,7 @@ fn merge(merged: &mut EngineResult, result: SenderResult) {
             merged.transactions[tx as usize].history = record;
         }
     }
-    for (tx, outcome) in result.outcomes {
-        merged.transactions[tx as usize].outcome = outcome;
-    }
+    merged.given_up += result.given_up;
     merged.rejections.merge(result.rejections);
     merged.transport_errors.merge(result.transport_errors);
     merged.lag.add(&result.lag).expect("both histograms have the same bounds");

@@ -22,7 +22,7 @@ impl Record {
     }
 }
 
-/// Requests of one connection, answered in the order sent, as HTTP/1.1 demands.
+/// Requests of one connection: sent in order, answered in order (HTTP/1.1) or in any (WebSocket).
 #[derive(Debug)]
 pub struct RequestQueue {
     records: Vec<Record>,
@@ -31,6 +31,8 @@ pub struct RequestQueue {
     sent: usize,
     /// Requests before this index have an answer, or never get one.
     settled: usize,
+    /// Requests sent that wait for an answer.
+    outstanding: usize,
     outstanding_max: usize,
     intended_is_sent: bool,
 }
@@ -40,13 +42,14 @@ impl RequestQueue {
     pub fn open(intended_ns: impl Iterator<Item = u64>, outstanding_max: usize) -> Self {
         let records =
             intended_ns.map(|intended_ns| Record { intended_ns, sent_ns: NEVER, answered_ns: NEVER }).collect();
-        Self { records, due: 0, sent: 0, settled: 0, outstanding_max, intended_is_sent: false }
+        Self { records, due: 0, sent: 0, settled: 0, outstanding: 0, outstanding_max, intended_is_sent: false }
     }
 
     /// Closed loop: a request is intended when the bound on outstanding requests lets it go.
     pub fn closed(count: usize, outstanding_max: usize) -> Self {
         let record = Record { intended_ns: NEVER, sent_ns: NEVER, answered_ns: NEVER };
-        Self { records: vec![record; count], due: count, sent: 0, settled: 0, outstanding_max, intended_is_sent: true }
+        let records = vec![record; count];
+        Self { records, due: count, sent: 0, settled: 0, outstanding: 0, outstanding_max, intended_is_sent: true }
     }
 
     /// Releases the next request; returns its intended time.
@@ -58,7 +61,7 @@ impl RequestQueue {
 
     /// The requests that may be sent now.
     pub fn sendable(&self) -> Range<usize> {
-        self.sent..self.due.min(self.settled + self.outstanding_max).max(self.sent)
+        self.sent..self.due.min(self.sent + self.outstanding_max.saturating_sub(self.outstanding)).max(self.sent)
     }
 
     /// Notes that everything before `end` has been handed to the socket.
@@ -69,24 +72,32 @@ impl RequestQueue {
                 record.intended_ns = now_ns;
             }
         }
+        self.outstanding += end - self.sent;
         self.sent = end;
     }
 
-    /// Notes the answer to the oldest outstanding request; `None` when nothing is outstanding.
-    pub fn mark_answered(&mut self, now_ns: u64) -> Option<(usize, Record)> {
-        if self.settled == self.sent {
+    /// The oldest request without an answer; `None` when nothing is outstanding.
+    pub const fn oldest(&self) -> Option<usize> {
+        if self.settled == self.sent { None } else { Some(self.settled) }
+    }
+
+    /// Notes the answer to a request; `None` when it has one, or was given up, or was never sent.
+    pub fn mark_answered(&mut self, index: usize, now_ns: u64) -> Option<Record> {
+        if !(self.settled..self.sent).contains(&index) || self.records[index].answered_ns != NEVER {
             return None;
         }
-        let index = self.settled;
-        self.settled += 1;
+        self.outstanding -= 1;
         self.records[index].answered_ns = now_ns;
-        Some((index, self.records[index]))
+        while self.settled < self.sent && self.records[self.settled].answered_ns != NEVER {
+            self.settled += 1;
+        }
+        Some(self.records[index])
     }
 
     /// Gives up on everything outstanding: the connection is gone.
-    pub fn fail_outstanding(&mut self) -> Range<usize> {
-        let failed = self.settled..self.sent;
-        self.settled = self.sent;
+    pub fn fail_outstanding(&mut self) -> Vec<usize> {
+        let failed = (self.settled..self.sent).filter(|&index| self.records[index].answered_ns == NEVER).collect();
+        (self.settled, self.outstanding) = (self.sent, 0);
         failed
     }
 
@@ -100,12 +111,12 @@ impl RequestQueue {
     }
 
     pub const fn outstanding(&self) -> usize {
-        self.sent - self.settled
+        self.outstanding
     }
 
     /// Nothing is due or outstanding. In an open loop more may become due.
     pub const fn is_idle(&self) -> bool {
-        self.sent == self.due && self.settled == self.sent
+        self.sent == self.due && self.outstanding == 0
     }
 
     pub fn into_records(self) -> Vec<Record> {
@@ -126,16 +137,18 @@ mod tests {
         queue.mark_sent(1, 1);
         assert_eq!((queue.make_due(), queue.make_due()), (10, 20));
         assert_eq!(queue.sendable(), 1..1);
-        assert_eq!(queue.mark_answered(100).unwrap().1.latency_ns(), Some(100));
+        assert_eq!(queue.mark_answered(0, 100).unwrap().latency_ns(), Some(100));
         assert_eq!(queue.sendable(), 1..2);
         queue.mark_sent(2, 101);
         // Served within 4, but 95 late: both are in the latency.
-        assert_eq!(queue.mark_answered(105).unwrap().1.latency_ns(), Some(95));
+        assert_eq!(queue.mark_answered(1, 105).unwrap().latency_ns(), Some(95));
         queue.mark_sent(3, 106);
         assert!(!queue.is_idle());
-        assert_eq!(queue.mark_answered(110).unwrap(), (2, Record { intended_ns: 20, sent_ns: 106, answered_ns: 110 }));
+        assert_eq!(queue.oldest(), Some(2));
+        let record = Record { intended_ns: 20, sent_ns: 106, answered_ns: 110 };
+        assert_eq!(queue.mark_answered(2, 110), Some(record));
         assert!(queue.is_idle());
-        assert_eq!(queue.mark_answered(111), None);
+        assert_eq!((queue.oldest(), queue.mark_answered(2, 111)), (None, None));
     }
 
     #[test]
@@ -144,13 +157,13 @@ mod tests {
         assert_eq!(queue.sendable(), 0..2);
         queue.mark_sent(2, 7);
         assert_eq!(queue.sendable(), 2..2);
-        assert_eq!(queue.mark_answered(19).unwrap().1.latency_ns(), Some(12));
+        assert_eq!(queue.mark_answered(0, 19).unwrap().latency_ns(), Some(12));
         assert_eq!(queue.sendable(), 2..3);
         queue.mark_sent(3, 19);
         assert_eq!(queue.outstanding(), 2);
         queue.stop();
         assert_eq!(queue.sendable(), 3..3);
-        assert_eq!(queue.fail_outstanding(), 1..3);
+        assert_eq!(queue.fail_outstanding(), [1, 2]);
         assert!(queue.is_idle());
         let records = queue.into_records();
         assert_eq!(records[1].latency_ns(), None);
@@ -165,8 +178,23 @@ mod tests {
         }
         queue.mark_sent(1, 0);
         queue.stop();
-        queue.mark_answered(5);
+        assert!(queue.mark_answered(0, 5).is_some());
         assert!(queue.is_idle());
         assert_eq!(queue.into_records().iter().filter(|r| r.sent_ns == NEVER).count(), 2);
+    }
+
+    #[test]
+    fn answers_may_come_in_any_order() {
+        let mut queue = RequestQueue::closed(6, 3);
+        queue.mark_sent(3, 1);
+        assert_eq!(queue.mark_answered(2, 5).unwrap().latency_ns(), Some(4));
+        assert_eq!((queue.oldest(), queue.outstanding(), queue.sendable()), (Some(0), 2, 3..4));
+        assert_eq!(queue.mark_answered(2, 6), None);
+        assert_eq!(queue.mark_answered(3, 6), None);
+        queue.mark_sent(4, 7);
+        assert!(queue.mark_answered(0, 8).is_some());
+        assert_eq!((queue.oldest(), queue.outstanding()), (Some(1), 2));
+        assert_eq!(queue.fail_outstanding(), [1, 3]);
+        assert_eq!((queue.oldest(), queue.outstanding()), (None, 0));
     }
 }

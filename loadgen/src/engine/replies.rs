@@ -15,12 +15,23 @@ use crate::workload::Request;
 pub enum Outcome {
     /// Not sent, or sent and not answered when the run ended.
     #[default]
-    None,
-    Accepted,
+    None = 0,
+    Accepted = 1,
     /// A JSON-RPC error.
-    Rejected,
+    Rejected = 2,
     /// An HTTP status other than 200, a broken connection, a reply that makes no sense.
-    TransportError,
+    TransportError = 3,
+}
+
+impl Outcome {
+    pub const fn from_byte(byte: u8) -> Self {
+        match byte {
+            1 => Self::Accepted,
+            2 => Self::Rejected,
+            3 => Self::TransportError,
+            _ => Self::None,
+        }
+    }
 }
 
 /// Error texts with how often they came. Numbers and hashes in them are masked, so that texts fall into few classes.
@@ -121,7 +132,7 @@ fn rejection_class(error: &RpcError) -> String {
 const MASKED_BYTES_MAX: usize = 120;
 
 /// Replaces hexadecimal words by `0x…` and numbers by `N`, and cuts long texts.
-fn mask(message: &str) -> String {
+pub fn mask(message: &str) -> String {
     let mut masked = String::new();
     let mut rest = message;
     while let Some(first) = rest.chars().next() {

@@ -1,16 +1,14 @@
 //! One sending thread: its connections and the schedule → requests out, replies in, by one epoll loop.
 
 use std::num::NonZero;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use alloy_primitives::B256;
 use hdrhistogram::Histogram;
 use rustix::event::{Timespec, epoll};
 use rustix::time::ClockId;
 
-use super::Live;
+use super::Shared;
 use super::connection::{Broken, Connection};
 use super::queue::Record;
 use super::replies::{ErrorClasses, Outcome, read_reply};
@@ -34,8 +32,7 @@ pub struct SenderConfig {
     /// How long replies are waited for: in an open loop from the last intended time, in a closed loop from the last reply.
     pub drain_ns: u64,
     pub pin_core: Option<usize>,
-    pub hashes: Arc<Vec<B256>>,
-    pub live: Arc<Live>,
+    pub shared: Shared,
 }
 
 /// What one sending thread saw.
@@ -43,10 +40,10 @@ pub struct SenderConfig {
 pub struct SenderResult {
     /// First transaction, count and history of each request.
     pub requests: Vec<(u32, u32, Record)>,
-    /// Outcome of each transaction that has one.
-    pub outcomes: Vec<(u32, Outcome)>,
     pub rejections: ErrorClasses,
     pub transport_errors: ErrorClasses,
+    /// Transactions that were not sent because their connection was given up.
+    pub given_up: u64,
     /// How late the generator noticed that a request was due (open loop).
     pub lag: Histogram<u64>,
     pub cpu_ns: u64,
@@ -76,7 +73,6 @@ pub fn latency_histogram() -> Histogram<u64> {
 impl Sender {
     pub fn new(config: SenderConfig, connections: Vec<Connection>, schedule: Vec<(u64, u32)>) -> std::io::Result<Self> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        let transactions = connections.iter().flat_map(|c| &c.load.requests).map(|r| r.count as usize).sum();
         let sender = Self {
             wants_write: vec![false; connections.len()],
             connections,
@@ -88,9 +84,9 @@ impl Sender {
             progress_ns: 0,
             result: SenderResult {
                 requests: Vec::new(),
-                outcomes: Vec::with_capacity(transactions),
                 rejections: ErrorClasses::default(),
                 transport_errors: ErrorClasses::default(),
+                given_up: 0,
                 lag: latency_histogram(),
                 cpu_ns: 0,
                 loop_turns: 0,
@@ -125,7 +121,7 @@ impl Sender {
         self.turn_until_done(closed_loop)?;
         self.result.cpu_ns = thread_cpu_ns() - cpu_before_ns;
         for connection in self.connections {
-            let requests = connection.load.requests;
+            let requests = &connection.load.requests;
             let records = connection.queue.into_records();
             self.result.requests.extend(requests.iter().zip(records).map(|(r, record)| (r.first, r.count, record)));
         }
@@ -209,20 +205,19 @@ impl Sender {
         }
         let now_ns = nanoseconds_since(self.config.start);
         self.progress_ns = now_ns;
-        let (result, latency, hashes) = (&mut self.result, &mut self.latency, &self.config.hashes);
+        let (result, latency, shared) = (&mut self.result, &mut self.latency, &self.config.shared);
         let (mut accepted, mut failed) = (0, 0);
         let taken = connection.take_replies(now_ns, |load, index, record, status, body| {
             let request = load.requests[index];
             let errors = if status == 200 { &mut result.rejections } else { &mut result.transport_errors };
-            let outcomes = &mut result.outcomes;
-            read_reply(status, body, request, hashes, errors, |tx, outcome| {
-                outcomes.push((tx, outcome));
+            read_reply(status, body, request, &shared.hashes, errors, |tx, outcome| {
+                shared.outcomes.set(tx, outcome);
                 if outcome == Outcome::Accepted { accepted += 1 } else { failed += 1 }
             });
             latency.saturating_record(record.latency_ns().unwrap_or(1).max(1));
         });
-        self.config.live.accepted.fetch_add(accepted, Ordering::Relaxed);
-        self.config.live.failed.fetch_add(failed, Ordering::Relaxed);
+        self.config.shared.live.accepted.fetch_add(accepted, Ordering::Relaxed);
+        self.config.shared.live.failed.fetch_add(failed, Ordering::Relaxed);
         match taken {
             Ok(()) => Ok(()),
             Err(broken) => self.restart(index, &broken),
@@ -236,7 +231,7 @@ impl Sender {
         let newly_sent = &connection.load.requests[sent_before..connection.queue.sent()];
         let count: u64 = newly_sent.iter().map(|request| u64::from(request.count)).sum();
         if count > 0 {
-            self.config.live.sent.fetch_add(count, Ordering::Relaxed);
+            self.config.shared.live.sent.fetch_add(count, Ordering::Relaxed);
         }
         match flushed {
             Ok(complete) if complete == self.wants_write[index] => {
@@ -257,15 +252,17 @@ impl Sender {
             let request = connection.load.requests[request];
             lost += u64::from(request.count);
             let indexes = request.first..request.first + request.count;
-            self.result.outcomes.extend(indexes.map(|tx| (tx, Outcome::TransportError)));
+            indexes.for_each(|tx| self.config.shared.outcomes.set(tx, Outcome::TransportError));
         }
         if lost > 0 {
             self.result.transport_errors.add(broken.class(), lost);
-            self.config.live.failed.fetch_add(lost, Ordering::Relaxed);
+            self.config.shared.live.failed.fetch_add(lost, Ordering::Relaxed);
         }
         connection.reopen();
         self.wants_write[index] = false;
         if connection.stream().is_none() {
+            let unsent = &connection.load.requests[connection.queue.sent()..];
+            self.result.given_up += unsent.iter().map(|request| u64::from(request.count)).sum::<u64>();
             self.result.transport_errors.add("a connection was given up".into(), 1);
             connection.queue.stop();
             return Ok(());
@@ -297,7 +294,7 @@ impl Sender {
         let now_ns = self.now_ns();
         if now_ns - self.published_ns >= PUBLISH_NS {
             self.published_ns = now_ns;
-            self.config.live.p99_ns.store(self.latency.value_at_quantile(0.99), Ordering::Relaxed);
+            self.config.shared.live.p99_ns.store(self.latency.value_at_quantile(0.99), Ordering::Relaxed);
         }
     }
 

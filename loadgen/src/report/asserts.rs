@@ -2,7 +2,8 @@
 //!
 //! A condition is `[tier.]metric operator value`. Metrics of a tier are `min`, `mean`, `max`, `count`, `missing` and percentiles
 //! (`p50`, `p90`, `p99`, `p99.9`); without a tier they are those of *accepted*. Metrics of the run are `errors`,
-//! `rejected`, `dropped`, `late`, `rate`, `accepted`, and `cpu`, the server's CPU time per transaction. Times need a unit (ns, us, ms, s);
+//! `rejected`, `dropped`, `late`, `rate`, `accepted`, `unexplained`, `cpu`, the server's CPU time per transaction, and `memory-slope`, the
+//! growth of its memory per minute (KiB, MiB). Times need a unit (ns, us, ms, s);
 //! counts of transactions may be shares of those planned (`errors<0.1%`).
 
 use std::fmt;
@@ -26,6 +27,10 @@ enum Metric {
     Accepted,
     Rate,
     ServerCpu,
+    /// Accepted, and lost without a reason.
+    Unexplained,
+    /// Growth of the node's own memory per minute, after minute two.
+    MemorySlope,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +58,7 @@ enum Operator {
 enum Unit {
     Nanoseconds,
     Percent,
+    Bytes,
     Plain,
 }
 
@@ -87,13 +93,15 @@ impl FromStr for Assert {
         let fits = match metric {
             Metric::Time(..) | Metric::ServerCpu => unit == Unit::Nanoseconds,
             Metric::Rate => unit == Unit::Plain,
-            _ => unit != Unit::Nanoseconds,
+            Metric::MemorySlope => unit == Unit::Bytes,
+            _ => matches!(unit, Unit::Plain | Unit::Percent),
         };
         if !fits {
             return Err(match metric {
                 Metric::Time(..) | Metric::ServerCpu => {
                     format!("{name} is a time: give the value a unit (ns, us, ms or s)")
                 }
+                Metric::MemorySlope => "memory-slope is a number of bytes per minute: KiB or MiB".into(),
                 Metric::Rate => "rate is a plain number of transactions per second".into(),
                 _ => format!("{name} is a number of transactions: give a plain number or a percentage"),
             });
@@ -124,6 +132,8 @@ fn parse_metric(name: &str) -> Result<Metric, String> {
         "accepted" => Some(Metric::Accepted),
         "rate" => Some(Metric::Rate),
         "cpu" => Some(Metric::ServerCpu),
+        "unexplained" => Some(Metric::Unexplained),
+        "memory-slope" => Some(Metric::MemorySlope),
         _ => None,
     };
     if let Some(metric) = known {
@@ -143,8 +153,9 @@ fn parse_metric(name: &str) -> Result<Metric, String> {
         "max" => Statistic::Max,
         _ => {
             return Err(format!(
-                "{name:?} is not a metric; there are [accepted.|preconfirmed.|sealed.] with min, mean, p50, p90, p99, \
-                 p99.9, max, count, missing; and errors, rejected, dropped, late, accepted, rate, cpu"
+                "{name:?} is not a metric; there are [accepted.|preconfirmed.|sealed.|safe.] with min, mean, p50, p90, \
+                 p99, p99.9, max, count, missing; and errors, rejected, dropped, late, accepted, unexplained, rate, cpu, \
+                 memory-slope"
             ));
         }
     };
@@ -161,8 +172,10 @@ fn parse_value(text: &str) -> Result<(f64, Unit), String> {
         "ms" => (1e6, Unit::Nanoseconds),
         "s" => (1e9, Unit::Nanoseconds),
         "%" => (1.0, Unit::Percent),
+        "KiB" => (1_024.0, Unit::Bytes),
+        "MiB" => (1_048_576.0, Unit::Bytes),
         "" | "/s" => (1.0, Unit::Plain),
-        other => return Err(format!("{other:?} is not a unit; there are ns, us, ms, s and %")),
+        other => return Err(format!("{other:?} is not a unit; there are ns, us, ms, s, %, KiB and MiB")),
     };
     Ok((number * factor, unit))
 }
@@ -190,6 +203,11 @@ impl Assert {
                 Some(server) => Ok(server.accepting_cpu_ns_per_transaction as f64),
                 None => Err("not measured: give --server-pid".to_owned()),
             },
+            Metric::Unexplained => Ok(self.share(report.unexplained, report)),
+            Metric::MemorySlope => {
+                let slope = report.server.as_ref().and_then(|server| server.memory.slope_bytes_per_minute);
+                slope.ok_or_else(|| "not measured: give --server-pid, and run for three minutes".to_owned())
+            }
         };
         let (measured, passed) = match measured {
             Ok(value) => (self.show(value), self.operator.holds(value, self.value)),
@@ -210,6 +228,7 @@ impl Assert {
         match self.unit {
             Unit::Nanoseconds => super::table::duration(value as u64),
             Unit::Percent => format!("{value:.4} %"),
+            Unit::Bytes => format!("{:.3} MiB", value / 1_048_576.0),
             Unit::Plain => format!("{}", (value * 10.0).round() / 10.0),
         }
     }
@@ -223,7 +242,7 @@ impl fmt::Display for Assert {
 
 fn not_measured(report: &Report, tier: Tier) -> String {
     match report.tiers.get(&tier) {
-        Some(TierReport::NotOffered { reason }) => format!("n/a: {reason}"),
+        Some(TierReport::NotOffered { reason }) => format!("not offered: {reason}"),
         Some(TierReport::Measured { .. }) => "n/a: no transaction got there".into(),
         None => format!("n/a: name it in --tiers {}", tier.name()),
     }
@@ -288,7 +307,7 @@ mod tests {
         check("sealed.p99<2s", "fail 2.00 s");
         check("sealed.p99<=2s", "pass 2.00 s");
         check("sealed.missing==0", "pass 0");
-        check("preconfirmed.p50<5ms", "fail n/a: no such subscription");
+        check("preconfirmed.p50<5ms", "fail not offered: no such subscription");
         check("errors<1%", "pass 0.9901 %");
         check("errors<0.1%", "fail 0.9901 %");
         check("errors==10", "pass 10");
@@ -300,6 +319,10 @@ mod tests {
         check("count==1000", "pass 1000");
         check("accepted==1000", "pass 1000");
         check("cpu<101us", "pass 100.0 µs");
+        check("unexplained==0", "pass 0");
+        check("memory-slope<=1MiB", "fail not measured");
+        check("memory-slope<=1", "error memory-slope is a number of bytes");
+        check("errors<1MiB", "error errors is a number");
         check("p99", "error a condition needs an operator");
         check("p98<1ms", "error \"p98\" is not a metric");
         check("p99<10", "error p99 is a time");

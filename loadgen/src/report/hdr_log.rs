@@ -7,9 +7,6 @@ use std::time::{Duration, SystemTime};
 use hdrhistogram::serialization::V2DeflateSerializer;
 use hdrhistogram::serialization::interval_log::{IntervalLogWriterBuilder, Tag};
 
-use crate::engine::TransactionRecord;
-use crate::engine::queue::NEVER;
-use crate::engine::replies::Outcome;
 use crate::engine::sender::latency_histogram;
 use crate::error::{Error, Result};
 use crate::tiers::Tier;
@@ -17,14 +14,14 @@ use crate::tiers::Tier;
 const INTERVAL_NS: u64 = 1_000_000_000;
 
 /// Arrival times of one tier by transaction index.
-#[derive(Debug)]
 pub struct TierTimes<'a> {
     pub tier: Tier,
-    pub arrived_ns: &'a [u64],
+    /// (time of arrival, latency) of a transaction.
+    pub latencies: super::series::Latencies<'a>,
 }
 
 /// Renders the log; an arrival belongs to the second in which it came.
-pub fn render(started: SystemTime, transactions: &[TransactionRecord], tiers: &[TierTimes<'_>]) -> Result<Vec<u8>> {
+pub fn render(started: SystemTime, transaction_count: usize, tiers: &[TierTimes<'_>]) -> Result<Vec<u8>> {
     let failed = |reason: String| Error::File { path: "the HDR log".into(), reason };
     let mut out = Vec::new();
     let mut serializer = V2DeflateSerializer::new();
@@ -36,12 +33,7 @@ pub fn render(started: SystemTime, transactions: &[TransactionRecord], tiers: &[
         .map_err(|e| failed(e.to_string()))?;
     for times in tiers {
         let tag = Tag::new(times.tier.name()).ok_or_else(|| failed("a tag with a blank".into()))?;
-        let mut arrivals: Vec<(u64, u64)> = transactions
-            .iter()
-            .zip(times.arrived_ns)
-            .filter(|(transaction, at_ns)| transaction.outcome == Outcome::Accepted && **at_ns != NEVER)
-            .map(|(transaction, &at_ns)| (at_ns, at_ns.saturating_sub(transaction.history.intended_ns).max(1)))
-            .collect();
+        let mut arrivals: Vec<(u64, u64)> = (0..transaction_count).filter_map(times.latencies).collect();
         arrivals.sort_unstable();
         for interval in arrivals.chunk_by(|a, b| a.0 / INTERVAL_NS == b.0 / INTERVAL_NS) {
             let mut histogram = latency_histogram();
@@ -61,19 +53,13 @@ mod tests {
     use hdrhistogram::serialization::interval_log::{IntervalLogIterator, LogEntry};
 
     use super::*;
-    use crate::engine::queue::Record;
 
     #[test]
     fn the_log_is_read_back() {
-        let transactions: Vec<TransactionRecord> = (0..4)
-            .map(|i| TransactionRecord {
-                history: Record { intended_ns: i * 700_000_000, sent_ns: 0, answered_ns: 0 },
-                outcome: Outcome::Accepted,
-            })
-            .collect();
-        let arrived_ns = [1_000, 700_002_000, 1_400_003_000, NEVER];
-        let tiers = [TierTimes { tier: Tier::Sealed, arrived_ns: &arrived_ns }];
-        let log = render(SystemTime::now(), &transactions, &tiers).unwrap();
+        let arrivals = [Some((1_000, 1_000)), Some((700_002_000, 2_000)), Some((1_400_003_000, 3_000)), None];
+        let latencies = |index: usize| arrivals[index];
+        let tiers = [TierTimes { tier: Tier::Sealed, latencies: &latencies }];
+        let log = render(SystemTime::now(), arrivals.len(), &tiers).unwrap();
         let mut seen = Vec::new();
         for entry in IntervalLogIterator::new(&log) {
             if let LogEntry::Interval(interval) = entry.unwrap() {

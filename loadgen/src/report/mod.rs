@@ -6,6 +6,16 @@ pub mod asserts;
 
 pub mod hdr_log;
 
+pub mod html;
+
+pub mod json;
+
+pub mod series;
+
+pub mod summary;
+
+pub mod svg;
+
 pub mod table;
 
 use std::collections::BTreeMap;
@@ -13,17 +23,19 @@ use std::collections::BTreeMap;
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
+use crate::client::Protocol;
 use crate::engine::queue::NEVER;
 use crate::engine::replies::Outcome;
-use crate::engine::sender::latency_histogram;
 use crate::engine::{EngineResult, TransactionRecord};
 use crate::error::{Error, Result};
+use crate::mend::Resent;
 use crate::process::ProcessUsage;
-use crate::schedule::Arrival;
+use crate::schedule::Tempo;
+use crate::taxonomy::Category;
 use crate::tiers::Tier;
 
 /// Version of the JSON format; `compare` refuses others.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Report {
@@ -36,6 +48,12 @@ pub struct Report {
     pub node: NodeReport,
     pub load: LoadReport,
     pub counts: Counts,
+    /// What became of each planned transaction, in words; adds up to `counts.planned`.
+    pub ends: BTreeMap<String, u64>,
+    /// Of them, those that the node accepted, does not know any more and gives no reason for.
+    pub unexplained: u64,
+    /// Errors by kind.
+    pub categories: BTreeMap<Category, u64>,
     /// JSON-RPC errors by code and masked text.
     pub rejections: BTreeMap<String, u64>,
     /// HTTP errors, broken connections and replies that make no sense, by kind.
@@ -43,9 +61,17 @@ pub struct Report {
     pub tiers: BTreeMap<Tier, TierReport>,
     pub rates: Rates,
     pub generator: Generator,
+    pub cpu: CpuUse,
     /// Only with `--server-pid`.
     pub server: Option<Server>,
     pub fees: FeeReport,
+    /// Transactions sent again to senders that were stuck; only where blocks are watched.
+    pub resent: Option<Resent>,
+    pub series: series::Series,
+    /// The steps of `find-max`.
+    pub search: Vec<SearchStep>,
+    /// What a reader has to know to read the figures right.
+    pub notes: Vec<String>,
     pub asserts: Vec<asserts::Verdict>,
     /// Only with `--verify`.
     pub verification: Option<crate::verify::Verification>,
@@ -53,7 +79,11 @@ pub struct Report {
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct NodeReport {
+    /// Of set-up and tiers, and of the load where no more are named.
     pub url: String,
+    /// Where the load goes.
+    pub targets: Vec<String>,
+    pub protocol: Protocol,
     pub client: String,
     pub chain_id: u64,
 }
@@ -76,7 +106,10 @@ pub struct LoadReport {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "loop", rename_all = "lowercase")]
 pub enum Pace {
-    Open { rate_per_s: f64, arrival: Arrival },
+    Open {
+        #[serde(flatten)]
+        tempo: Tempo,
+    },
     Closed,
 }
 
@@ -109,13 +142,63 @@ pub enum TierReport {
     Measured {
         source: String,
         latency: Latency,
-        /// Accepted transactions that did not arrive while the run waited.
+        /// Latency by percentile: (share, nanoseconds).
+        curve: series::Curve,
+        /// Accepted transactions that did not arrive while the run waited; those that were to be replaced are not meant to.
         missing: u64,
+        /// Executed and reverted, where the tier tells.
+        reverted: Option<u64>,
         /// What cut the watching short.
         problem: Option<String>,
     },
     /// The node's answer.
     NotOffered { reason: String },
+}
+
+impl TierReport {
+    pub const fn missing(&self) -> u64 {
+        match self {
+            Self::Measured { missing, .. } => *missing,
+            Self::NotOffered { .. } => 0,
+        }
+    }
+
+    pub const fn reverted(&self) -> Option<u64> {
+        match self {
+            Self::Measured { reverted, .. } => *reverted,
+            Self::NotOffered { .. } => None,
+        }
+    }
+}
+
+/// Cores used from the start to the last reply, on the machine of the generator.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct CpuUse {
+    /// How many there are.
+    pub cores: f64,
+    pub busy: f64,
+    /// Taken by the hypervisor for somebody else.
+    pub stolen: f64,
+    pub generator: f64,
+    /// Only with `--server-pid`, as are its busiest threads.
+    pub node: Option<f64>,
+    pub node_threads: Vec<ThreadUse>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ThreadUse {
+    pub name: String,
+    pub cores: f64,
+}
+
+/// One step of `find-max`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SearchStep {
+    pub rate_per_s: f64,
+    pub accepted_per_s: f64,
+    pub p99_ns: u64,
+    pub passed: bool,
+    pub verdict: String,
 }
 
 /// Times from the intended send time, in nanoseconds; all 0 when the count is.
@@ -174,9 +257,43 @@ pub struct Generator {
     pub valid: bool,
 }
 
+/// The node's own memory, RssAnon + RssShmem, once a second from the start until every tier was complete.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Memory {
+    pub samples_bytes: Vec<u64>,
+    /// Of a line through the samples after the first two minutes; missing where they are too few.
+    pub slope_bytes_per_minute: Option<f64>,
+}
+
+/// Memory may grow while caches and pools fill: the slope counts from here.
+const SLOPE_FROM_S: usize = 120;
+
+impl Memory {
+    pub fn new(samples_bytes: Vec<u64>) -> Self {
+        let slope_bytes_per_minute = series::slope_per_minute(&samples_bytes, SLOPE_FROM_S);
+        Self { samples_bytes, slope_bytes_per_minute }
+    }
+
+    /// What the samples say, as a sentence with a blank before it; nothing where there are none.
+    pub fn text(&self) -> String {
+        let mib = |bytes: f64| bytes / f64::from(1 << 20);
+        let (Some(&first), Some(&last)) = (self.samples_bytes.first(), self.samples_bytes.last()) else {
+            return String::new();
+        };
+        let highest = self.samples_bytes.iter().copied().max().unwrap_or(last);
+        let slope = match self.slope_bytes_per_minute {
+            Some(slope) => format!("{:+.3} MiB a minute after minute two", mib(slope)),
+            None => "too short for a slope: it counts from minute two".to_owned(),
+        };
+        let [first, last, highest] = [first, last, highest].map(|bytes| mib(bytes as f64));
+        format!(" From {first:.1} to {last:.1} MiB, at most {highest:.1}; {slope}.")
+    }
+}
+
 /// Cost of the node's process.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Server {
+    pub memory: Memory,
     /// From the start to the last reply.
     pub accepting: ProcessUsage,
     /// From the start until every watched tier was complete.
@@ -188,9 +305,10 @@ pub struct Server {
 }
 
 impl Server {
-    pub fn new(accepting: ProcessUsage, settled: ProcessUsage, transactions: u64) -> Self {
+    pub fn new(accepting: ProcessUsage, settled: ProcessUsage, transactions: u64, memory: Memory) -> Self {
         let transactions = transactions.max(1);
         Self {
+            memory,
             accepting,
             settled,
             accepting_cpu_ns_per_transaction: accepting.cpu_ns / transactions,
@@ -230,8 +348,20 @@ impl Report {
     }
 
     pub fn write_file(&self, path: &str) -> Result<()> {
-        let text = serde_json::to_string_pretty(self).expect("a report has only string keys and finite numbers");
-        std::fs::write(path, text + "\n").map_err(|e| Error::File { path: path.to_owned(), reason: e.to_string() })
+        let value = serde_json::to_value(self).expect("a report has only string keys");
+        std::fs::write(path, json::pretty(&value))
+            .map_err(|e| Error::File { path: path.to_owned(), reason: e.to_string() })
+    }
+
+    /// Every error with its kind, the most frequent first.
+    pub fn errors(&self) -> Vec<(Category, &str, u64)> {
+        let rejections =
+            self.rejections.iter().map(|(text, &count)| (Category::of_rejection(text), text.as_str(), count));
+        let transport = self.transport_errors.iter();
+        let transport = transport.map(|(text, &count)| (Category::of_transport(text), text.as_str(), count));
+        let mut errors: Vec<_> = rejections.chain(transport).collect();
+        errors.sort_by_key(|&(category, text, count)| (std::cmp::Reverse(count), category, text));
+        errors
     }
 
     pub fn latency(&self, tier: Tier) -> Option<&Latency> {
@@ -264,29 +394,20 @@ pub fn count(result: &EngineResult, ends_in_time: bool) -> Counts {
     counts
 }
 
-/// Latencies of the accepted transactions, by the time of `arrived_ns`, from their intended times.
-pub fn tier_histogram(transactions: &[TransactionRecord], arrived_ns: impl Fn(usize) -> u64) -> (Histogram<u64>, u64) {
-    let mut histogram = latency_histogram();
-    let mut missing = 0;
-    for (index, transaction) in transactions.iter().enumerate() {
-        if transaction.outcome != Outcome::Accepted {
-            continue;
-        }
-        match arrived_ns(index) {
-            NEVER => missing += 1,
-            arrived_ns => {
-                histogram.saturating_record(arrived_ns.saturating_sub(transaction.history.intended_ns).max(1))
-            }
-        }
-    }
-    (histogram, missing)
+/// Latency of an accepted transaction at a tier: from its intended time, or from that of the transaction that it has to wait
+/// for, where that is later, since before it no node can go on with it.
+pub fn latency_ns(transactions: &[TransactionRecord], index: usize, ready_with: usize, arrived_ns: u64) -> Option<u64> {
+    let intended_ns = |index: usize| transactions[index].history.intended_ns;
+    let is_counted = transactions[index].outcome == Outcome::Accepted && arrived_ns != NEVER;
+    let filler_ns = if intended_ns(ready_with) == NEVER { 0 } else { intended_ns(ready_with) };
+    is_counted.then(|| arrived_ns.saturating_sub(intended_ns(index).max(filler_ns)).max(1))
 }
 
 /// What makes a run of an open loop invalid: a generator that is late by more than 1 ms, or by more than a tenth of the
 /// mean distance between requests where that is larger, in more than one request of a hundred.
 pub fn lag_limit_ns(pace: Pace, batch: u64) -> u64 {
     match pace {
-        Pace::Open { rate_per_s, .. } => ((batch as f64 / rate_per_s * 1e8) as u64).max(1_000_000),
+        Pace::Open { tempo } => ((batch as f64 / tempo.rate_per_s * 1e8) as u64).max(1_000_000),
         Pace::Closed => u64::MAX,
     }
 }
@@ -296,9 +417,23 @@ pub mod tests {
     use super::*;
     use crate::engine::queue::Record;
     use crate::engine::replies::ErrorClasses;
+    use crate::engine::sender::latency_histogram;
+    use crate::schedule::Arrival;
 
-    pub fn sample() -> Report {
-        let latency = |base: u64| Latency {
+    /// Compares a text with the committed one; with `LOADGEN_GOLDEN=write` it is written instead.
+    #[track_caller]
+    pub fn check_golden(name: &str, text: &str) {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/report/golden").join(name);
+        if std::env::var("LOADGEN_GOLDEN").as_deref() == Ok("write") {
+            std::fs::write(&path, text).unwrap();
+        }
+        let golden = std::fs::read_to_string(&path).unwrap();
+        let different = text.lines().zip(golden.lines()).find(|(now, then)| now != then);
+        assert!(text == golden, "{name} has changed (LOADGEN_GOLDEN=write accepts it): {different:?}");
+    }
+
+    fn latency(base: u64) -> Latency {
+        Latency {
             count: 1_000,
             min_ns: base,
             mean_ns: base * 2,
@@ -307,16 +442,73 @@ pub mod tests {
             p99_ns: base * 4,
             p999_ns: base * 5,
             max_ns: base * 6,
+        }
+    }
+
+    fn sample_tiers() -> BTreeMap<Tier, TierReport> {
+        let measured = |base: u64| TierReport::Measured {
+            source: "s".into(),
+            latency: latency(base),
+            curve: vec![
+                (0.0, base),
+                (0.5, base * 2),
+                (0.9, base * 3),
+                (0.99, base * 4),
+                (0.999, base * 5),
+                (1.0, base * 6),
+            ],
+            missing: 0,
+            reverted: None,
+            problem: None,
         };
-        let measured =
-            |base| TierReport::Measured { source: "s".into(), latency: latency(base), missing: 0, problem: None };
+        BTreeMap::from([
+            (Tier::Accepted, measured(1_000_000)),
+            (Tier::Preconfirmed, TierReport::NotOffered { reason: "no such subscription".into() }),
+            (Tier::Sealed, measured(500_000_000)),
+        ])
+    }
+
+    fn sample_series() -> series::Series {
+        let tier_series = |base: u64| series::TierSeries {
+            arrived: vec![90, 110, 100],
+            p50_ns: vec![base * 2, base, base * 2],
+            p99_ns: vec![base * 4, base * 3, base * 4],
+        };
+        series::Series {
+            interval_ms: 1_000,
+            sent: vec![340, 330, 340],
+            failed: vec![10, 0, 0],
+            tiers: BTreeMap::from([(Tier::Accepted, tier_series(1_000_000)), (Tier::Sealed, tier_series(500_000_000))]),
+        }
+    }
+
+    fn sample_costs() -> (CpuUse, Server) {
+        let usage = |cpu_ns, voluntary_switches, involuntary_switches| ProcessUsage {
+            cpu_ns,
+            voluntary_switches,
+            involuntary_switches,
+        };
+        let memory = Memory::new(vec![100 << 20, 101 << 20, 101 << 20]);
+        let server = Server::new(usage(100_000_000, 2_000, 5), usage(200_000_000, 3_000, 9), 1_000, memory);
+        let node_threads = vec![ThreadUse { name: "builder".into(), cores: 0.2 }];
+        (CpuUse { cores: 2.0, busy: 0.9, stolen: 0.01, generator: 0.3, node: Some(0.5), node_threads }, server)
+    }
+
+    pub fn sample() -> Report {
+        let (cpu, server) = sample_costs();
         Report {
             format: FORMAT,
             loadgen_version: "0.1.0".into(),
             command: vec!["loadgen".into(), "run".into()],
             started_unix_ms: 1,
             machine: "m".into(),
-            node: NodeReport { url: "http://127.0.0.1:6197".into(), client: "c".into(), chain_id: 61972 },
+            node: NodeReport {
+                url: "http://127.0.0.1:6197".into(),
+                targets: vec!["http://127.0.0.1:6197".into()],
+                protocol: Protocol::Http,
+                client: "c".into(),
+                chain_id: 61972,
+            },
             load: LoadReport {
                 workload: "transfer".into(),
                 seed: 1,
@@ -326,16 +518,15 @@ pub mod tests {
                 connections: 4,
                 outstanding_max: 1,
                 batch: 1,
-                pace: Pace::Open { rate_per_s: 1_000.0, arrival: Arrival::Poisson },
+                pace: Pace::Open { tempo: Tempo::steady(Arrival::Poisson, 1_000.0) },
             },
             counts: Counts { planned: 1_010, sent: 1_010, accepted: 1_000, rejected: 10, ..Counts::default() },
+            ends: BTreeMap::from([("in a block".into(), 1_000), ("refused".into(), 10)]),
+            unexplained: 0,
+            categories: BTreeMap::from([(Category::Nonce, 10)]),
             rejections: BTreeMap::from([("-32000: nonce too low".into(), 10)]),
             transport_errors: BTreeMap::new(),
-            tiers: BTreeMap::from([
-                (Tier::Accepted, measured(1_000_000)),
-                (Tier::Preconfirmed, TierReport::NotOffered { reason: "no such subscription".into() }),
-                (Tier::Sealed, measured(500_000_000)),
-            ]),
+            tiers: sample_tiers(),
             rates: Rates { wall_s: 1.0, sent_per_s: 1_010.0, accepted_per_s: 1_000.0 },
             generator: Generator {
                 cpu_ns_per_transaction: 20_000,
@@ -346,11 +537,12 @@ pub mod tests {
                 lag_limit_ns: 1_000_000,
                 valid: true,
             },
-            server: Some(Server::new(
-                ProcessUsage { cpu_ns: 100_000_000, voluntary_switches: 2_000, involuntary_switches: 5 },
-                ProcessUsage { cpu_ns: 200_000_000, voluntary_switches: 3_000, involuntary_switches: 9 },
-                1_000,
-            )),
+            server: Some(server),
+            cpu,
+            resent: None,
+            series: sample_series(),
+            search: vec![],
+            notes: vec![],
             fees: FeeReport::new(1_000_000, Some(2_000_000), 2_000_000_000, 1_000_000_000),
             asserts: vec![],
             verification: None,
@@ -380,6 +572,7 @@ pub mod tests {
             ],
             rejections: ErrorClasses::default(),
             transport_errors: ErrorClasses::default(),
+            given_up: 0,
             lag: latency_histogram(),
             late: 0,
             sender_cpu_ns: 0,
@@ -391,13 +584,26 @@ pub mod tests {
         assert_eq!(counts.sent, counts.accepted + counts.errors());
         let timed = count(&result, true);
         assert_eq!((timed.planned, timed.sent, timed.dropped), (4, 4, 0));
-        let (histogram, missing) = tier_histogram(&result.transactions, |_| NEVER);
-        assert_eq!((histogram.len(), missing), (0, 1));
+    }
+
+    #[test]
+    fn a_gap_is_no_fault_of_the_node() {
+        let record = |intended_ns, outcome| TransactionRecord {
+            history: Record { intended_ns, sent_ns: intended_ns, answered_ns: intended_ns + 1 },
+            outcome,
+        };
+        let transactions =
+            [record(10, Outcome::Accepted), record(500, Outcome::Accepted), record(5, Outcome::Rejected)];
+        assert_eq!(latency_ns(&transactions, 0, 0, 700), Some(690));
+        assert_eq!(latency_ns(&transactions, 0, 1, 700), Some(200));
+        assert_eq!(latency_ns(&transactions, 1, 0, 700), Some(200));
+        assert_eq!(latency_ns(&transactions, 0, 0, NEVER), None);
+        assert_eq!(latency_ns(&transactions, 2, 2, 700), None);
     }
 
     #[test]
     fn the_lag_limit_is_the_larger_one() {
-        let open = |rate_per_s| Pace::Open { rate_per_s, arrival: Arrival::Constant };
+        let open = |rate_per_s| Pace::Open { tempo: Tempo::steady(Arrival::Constant, rate_per_s) };
         assert_eq!(lag_limit_ns(open(10_000.0), 1), 1_000_000);
         assert_eq!(lag_limit_ns(open(10.0), 1), 10_000_000);
         assert_eq!(lag_limit_ns(open(1_000.0), 100), 10_000_000);

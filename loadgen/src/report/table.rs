@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use super::summary::Summary;
 use super::{Latency, Pace, Report, TierReport};
 
 /// The whole report as lines.
@@ -13,18 +14,36 @@ pub fn render(report: &Report) -> String {
 }
 
 fn render_into(out: &mut String, report: &Report) -> std::fmt::Result {
-    let (load, counts, generator) = (&report.load, &report.counts, &report.generator);
-    writeln!(out, "{} at {} (chain {})", report.node.client, report.node.url, report.node.chain_id)?;
-    let pace = match load.pace {
-        Pace::Open { rate_per_s, arrival } => format!("open loop, {rate_per_s}/s {arrival:?}").to_lowercase(),
-        Pace::Closed => "closed loop".into(),
-    };
+    let (load, node) = (&report.load, &report.node);
+    writeln!(out, "{} at {} (chain {})", node.client, node.targets.join(", "), node.chain_id)?;
     writeln!(
         out,
-        "{} x {}, {} accounts, seed {}; {pace}, {} connections, {} outstanding each, batch {}\n",
-        load.transactions, load.workload, load.accounts, load.seed, load.connections, load.outstanding_max, load.batch
+        "{} x {}, {} accounts, seed {}; {}\n",
+        load.transactions,
+        load.workload,
+        load.accounts,
+        load.seed,
+        pace(report)
     )?;
     render_tiers(out, report)?;
+    render_counts(out, report)?;
+    render_costs(out, report)?;
+    render_fees(out, report)?;
+    if let Some(verification) = &report.verification {
+        writeln!(out, "{verification}")?;
+    }
+    for note in &report.notes {
+        writeln!(out, "note: {note}")?;
+    }
+    writeln!(out)?;
+    for (question, answer) in Summary::of(report).answers() {
+        writeln!(out, "{question} {answer}")?;
+    }
+    render_verdicts(out, report)
+}
+
+fn render_counts(out: &mut String, report: &Report) -> std::fmt::Result {
+    let counts = &report.counts;
     writeln!(
         out,
         "\nsent {}, accepted {}, rejected {}, transport errors {}, unanswered {}, dropped {}, late {}",
@@ -36,15 +55,20 @@ fn render_into(out: &mut String, report: &Report) -> std::fmt::Result {
         counts.dropped,
         counts.late
     )?;
-    for (class, count) in report.rejections.iter().chain(&report.transport_errors) {
-        writeln!(out, "  {count:>10}  {class}")?;
+    for (category, text, count) in report.errors() {
+        writeln!(out, "  {count:>10}  {text}  [{}]", category.text().0)?;
     }
+    render_ends(out, report)?;
     let rates = &report.rates;
     writeln!(
         out,
         "rate {:.0} accepted/s, {:.0} sent/s over {:.3} s",
         rates.accepted_per_s, rates.sent_per_s, rates.wall_s
-    )?;
+    )
+}
+
+fn render_costs(out: &mut String, report: &Report) -> std::fmt::Result {
+    let generator = &report.generator;
     write!(
         out,
         "generator {:.2} us CPU/tx (sending threads {:.2}), {:.2} turns/tx",
@@ -72,12 +96,58 @@ fn render_into(out: &mut String, report: &Report) -> std::fmt::Result {
             server.wakeups_per_transaction,
             server.accepting.involuntary_switches
         )?;
+        if !server.memory.samples_bytes.is_empty() {
+            writeln!(out, "server memory (RssAnon + RssShmem):{}", server.memory.text())?;
+        }
     }
-    render_fees(out, report)?;
-    if let Some(verification) = &report.verification {
-        writeln!(out, "{verification}")?;
+    Ok(())
+}
+
+/// How the load was paced, in one line.
+pub fn pace(report: &Report) -> String {
+    let load = &report.load;
+    let loop_text = match load.pace {
+        Pace::Open { tempo } => {
+            let arrival = format!("{:?}", tempo.arrival).to_lowercase();
+            let from = if tempo.arrival.grows() { format!("{} to ", plain(tempo.from_per_s)) } else { String::new() };
+            format!("open loop, {from}{}/s {arrival}", plain(tempo.rate_per_s))
+        }
+        Pace::Closed => "closed loop".into(),
+    };
+    let protocol = format!("{:?}", report.node.protocol);
+    format!(
+        "{loop_text}, {} {protocol} connections, {} outstanding each, batch {}",
+        load.connections, load.outstanding_max, load.batch
+    )
+}
+
+/// A number without needless decimals.
+pub fn plain(value: f64) -> String {
+    format!("{}", (value * 1_000.0).round() / 1_000.0)
+}
+
+/// What became of the transactions, where it is not all the same; and what was sent again.
+fn render_ends(out: &mut String, report: &Report) -> std::fmt::Result {
+    if report.ends.len() > 1 {
+        let ends: Vec<String> = report.ends.iter().map(|(text, count)| format!("{count} {text}")).collect();
+        writeln!(out, "ends: {}", ends.join("; "))?;
     }
-    render_verdicts(out, report)
+    if let Some(resent) = report.resent.as_ref().filter(|resent| resent.sent > 0 || resent.problem.is_some()) {
+        let list = |map: &std::collections::BTreeMap<String, u64>| {
+            map.iter().map(|(text, count)| format!("{count} {text}")).collect::<Vec<_>>().join("; ")
+        };
+        writeln!(out, "sent again {}, accepted then {} ({})", resent.sent, resent.accepted, list(&resent.reasons))?;
+        if !resent.refusals.is_empty() {
+            writeln!(out, "refused again: {}", list(&resent.refusals))?;
+        }
+        if let Some(problem) = &resent.problem {
+            writeln!(out, "sending again ended early: {problem}")?;
+        }
+    }
+    if report.unexplained > 0 {
+        writeln!(out, "WITHOUT A REASON: {} accepted transactions are unknown to the node", report.unexplained)?;
+    }
+    Ok(())
 }
 
 fn render_verdicts(out: &mut String, report: &Report) -> std::fmt::Result {
@@ -112,7 +182,7 @@ fn render_tiers(out: &mut String, report: &Report) -> std::fmt::Result {
                     writeln!(out, "              watching ended early: {problem}")?;
                 }
             }
-            TierReport::NotOffered { reason } => writeln!(out, "{:<13} n/a: {reason}", tier.name())?,
+            TierReport::NotOffered { reason } => writeln!(out, "{:<13} not offered: {reason}", tier.name())?,
         }
     }
     Ok(())
@@ -165,8 +235,13 @@ pub fn duration(ns: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::sample;
+    use super::super::tests::{check_golden, sample};
     use super::*;
+
+    #[test]
+    fn the_table_is_the_golden_one() {
+        check_golden("table.txt", &render(&sample()));
+    }
 
     #[test]
     fn times_have_suitable_units() {
@@ -185,8 +260,8 @@ mod tests {
             text.contains("accepted            1000    1.00 ms    2.00 ms    3.00 ms    4.00 ms    5.00 ms    6.00 ms"),
             "{text}"
         );
-        assert!(text.contains("preconfirmed  n/a: no such subscription"), "{text}");
-        assert!(text.contains("        10  -32000: nonce too low"), "{text}");
+        assert!(text.contains("preconfirmed  not offered: no such subscription"), "{text}");
+        assert!(text.contains("        10  -32000: nonce too low  [nonce]"), "{text}");
         assert!(text.contains("2.000 wake-ups/tx"), "{text}");
         assert!(!text.contains("INVALID") && !text.contains("WARNING"), "{text}");
         report.generator.valid = false;

@@ -1,5 +1,6 @@
 //! The way into the pool, and out of it without a place.
 
+use super::witness_limit::WitnessKnown;
 use super::{Core, Effects, JournalRoom, Now, Payload, TxBytes, account_view, admitted_tx, append};
 use crate::builder::conditions;
 use crate::builder::world::WorldError;
@@ -55,6 +56,7 @@ impl Core {
                 waiter: (wait == SubmitWait::Preconfirmation).then_some(token),
                 accepted_unix_ns: now.unix_ns,
                 unpaid_count: 0,
+                witness: WitnessKnown::default(),
             },
         };
         let account = account_view(self.executor.world(), sender)?;
@@ -102,8 +104,9 @@ impl Core {
         if self.drain_until_ns.is_some() {
             return Some(Refusal::Draining);
         }
-        if let Some(refusal) = self.verdict_refusal() {
-            return Some(refusal);
+        let refusal = self.control_refusal().or_else(|| self.verdict_refusal()).or_else(|| self.settlement.refusal());
+        if refusal.is_some() {
+            return refusal;
         }
         let pooled = self.pool.counts();
         let reserved = pooled.ready as usize + pooled.queued as usize + limits::CHAIN_RING_RESERVE;
@@ -129,6 +132,9 @@ impl Core {
         }
         if fields.max_fee_per_gas_wei < base_fee_wei {
             return Some(Unready::FeeCapBelowBaseFee { fee_cap_wei: fields.max_fee_per_gas_wei, base_fee_wei });
+        }
+        if self.wanted.is_stopped() {
+            return Some(Unready::Stopped);
         }
         (!self.settings.execute).then_some(Unready::NotExecuting)
     }

@@ -58,7 +58,9 @@ impl Core {
 
     /// The tip with `open` behind it, as far as it is checked.
     pub(super) fn heads_with(&self, open: Option<Arc<OpenBlock>>) -> Arc<Heads> {
-        Arc::new(Heads::checked(self.recent.iter().cloned().collect(), open, self.verdicts.checked))
+        let heads = Heads::checked(self.recent.iter().cloned().collect(), open, self.verdicts.checked);
+        let view = &self.settlement.view;
+        Arc::new(heads.settled(view.safe, view.finalized))
     }
 
     /// Why nothing is admitted, as far as the execution client is concerned.

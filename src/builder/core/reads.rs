@@ -1,10 +1,12 @@
 //! What the builder core answers about its pool and its open block.
 
-use super::{Core, Phase};
+use super::{Core, Payload, Phase};
 use crate::builder::world::WorldError;
-use crate::mempool::Readiness;
-use crate::messages::{BuilderAnswer, BuilderRead, LiveStatus, PooledTx};
-use crate::primitives::{B256, Bytes};
+use crate::limits::{POOL_CONTENT_BYTES_MAX, POOL_CONTENT_TXS_MAX};
+use crate::mempool::{Mempool, Readiness};
+use crate::messages::{BuilderAnswer, BuilderRead, LiveStatus, PoolContent, PooledTx};
+use crate::primitives::{Address, B256, Bytes};
+use crate::runtime::slab::SlabReader;
 
 impl Core {
     pub(super) fn answer(&mut self, read: BuilderRead) -> Result<BuilderAnswer, WorldError> {
@@ -36,6 +38,7 @@ impl Core {
                     bytes: counts.bytes,
                 }
             }
+            BuilderRead::PoolContent { sender } => pool_content(&self.pool, &self.slabs, sender),
         })
     }
 
@@ -62,4 +65,29 @@ impl Core {
             preconfirmed_unix_ns: tx.preconfirmed_unix_ns,
         })
     }
+}
+
+/// Copies what is pooled, of everyone or of one sender, as far as it may be shown.
+pub(super) fn pool_content(pool: &Mempool<Payload>, slabs: &[SlabReader], sender: Option<Address>) -> BuilderAnswer {
+    let counts = pool.counts();
+    let transactions = u64::from(counts.ready) + u64::from(counts.queued);
+    if sender.is_none() && (transactions > POOL_CONTENT_TXS_MAX as u64 || counts.bytes > POOL_CONTENT_BYTES_MAX as u64)
+    {
+        return BuilderAnswer::PoolTooLarge { transactions, bytes: counts.bytes };
+    }
+    let (all, of_sender) = match &sender {
+        None => (Some(pool.iter()), None),
+        Some(sender) => (None, Some(pool.iter_sender(sender))),
+    };
+    let mut content = PoolContent::default();
+    for pooled in all.into_iter().flatten().chain(of_sender.into_iter().flatten()) {
+        let submission = pooled.submission;
+        let raw = submission.payload.bytes.of(slabs);
+        content.push(submission.sender, submission.fields.nonce, pooled.readiness == Readiness::Ready, raw);
+        if content.entries.len() > POOL_CONTENT_TXS_MAX || content.bytes_len() > POOL_CONTENT_BYTES_MAX {
+            let (transactions, bytes) = (content.entries.len() as u64, content.bytes_len() as u64);
+            return BuilderAnswer::PoolTooLarge { transactions, bytes };
+        }
+    }
+    BuilderAnswer::PoolContent(Box::new(content))
 }

@@ -1,12 +1,17 @@
 //! Taking over what was under way when the process before this one ended.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
+use foldhash::fast::RandomState;
+
+use super::witness_limit::WitnessKnown;
 use super::{Core, Effects, Filling, Now, Payload, Phase, TxBytes, account_view};
 use crate::builder::block::SealedBlock;
 use crate::builder::filler::BlockFiller;
 use crate::builder::world::WorldError;
-use crate::mempool::{Conditions, GasNeeds, RestoreError, Submission};
+use crate::mempool::{Conditions, EndState, GasNeeds, Removed, RestoreError, Submission};
 use crate::primitives::{Address, B256, Sequence, ShardId, TxFields};
 
 /// What the journal says was under way.
@@ -38,6 +43,15 @@ pub struct RestoredTx {
     pub name: Sequence,
     pub admitted: Sequence,
     pub accepted_unix_ns: u64,
+}
+
+impl RestoredTx {
+    /// At least what it counts in the pool.
+    #[must_use]
+    pub fn memory_bytes(&self) -> u64 {
+        let conditions = self.conditions.as_ref().map_or(0, Conditions::memory_bytes);
+        (self.raw.len() + self.authorities.len() * size_of::<Address>() + conditions) as u64
+    }
 }
 
 /// Why the core cannot take over.
@@ -92,8 +106,19 @@ impl Core {
         effects: &mut impl Effects,
     ) -> Result<(), StartError> {
         let mut senders = Vec::with_capacity(pooled.len());
+        let mut nonces: HashMap<(Address, u64), B256, RandomState> = HashMap::default();
         for tx in pooled {
             let (hash, sender) = (tx.hash, tx.sender);
+            // Blocks that were adopted and taken back again left what they had of ours, or of its nonces, a second time.
+            match nonces.entry((sender, tx.fields.nonce)) {
+                Entry::Vacant(vacant) => drop(vacant.insert(hash)),
+                Entry::Occupied(first) if *first.get() == hash => continue,
+                Entry::Occupied(first) => {
+                    let end = EndState::Replaced { by: *first.get() };
+                    self.removed.push(Removed { id: None, submission: submission(tx), end });
+                    continue;
+                }
+            }
             let entered_ns = now.monotonic_ns.saturating_sub(now.unix_ns.saturating_sub(tx.accepted_unix_ns));
             let account = account_view(self.executor.world(), sender)?;
             self.pool
@@ -112,7 +137,7 @@ impl Core {
     }
 }
 
-fn submission(tx: RestoredTx) -> Submission<Payload> {
+pub(super) fn submission(tx: RestoredTx) -> Submission<Payload> {
     let RestoredTx { hash, sender, fields, raw, authorities, conditions, name, admitted, accepted_unix_ns } = tx;
     let needs = GasNeeds::of(&fields);
     let recovered: Vec<Address> = authorities.iter().flatten().copied().collect();
@@ -136,6 +161,7 @@ fn submission(tx: RestoredTx) -> Submission<Payload> {
             waiter: None,
             accepted_unix_ns,
             unpaid_count: 0,
+            witness: WitnessKnown::default(),
         },
     }
 }

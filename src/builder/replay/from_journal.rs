@@ -132,6 +132,15 @@ pub fn ends(
     Ok(records)
 }
 
+/// What is pooled, in the order of arrival.
+///
+/// # Errors
+/// A record that does not decode.
+pub fn pooled(journal: &JournalView<'_>) -> Result<Vec<RestoredTx>, ReplayError> {
+    let live = journal.history.live.iter();
+    Ok(live.map(|live| restored(journal, live.name, live.admitted, live.at)).collect::<Result<_, _>>()?)
+}
+
 impl<S: StateStore<Reader = Snapshot>> Replay<'_, S> {
     /// Executes what the journal holds behind the newest block, hands every sealed block to `keep`, and answers what is left under way.
     ///
@@ -167,9 +176,7 @@ impl<S: StateStore<Reader = Snapshot>> Replay<'_, S> {
                 }
             }
         }
-        for live in &journal.history.live {
-            start.pooled.push(restored(journal, live.name, live.admitted, live.at)?);
-        }
+        start.pooled = pooled(journal)?;
         Ok(Resumed { start, sequence: journal.history.last })
     }
 

@@ -127,6 +127,49 @@ fn a_start_goes_on_from_the_state_files() {
     assert_eq!(genesis_root(&spec, pool).expect("commits"), spec_root(&spec));
 }
 
+/// Blocks are taken back: from a version of the state that is still there, and from block 0 where none is.
+#[test]
+fn a_replay_goes_back_and_forward_again() {
+    let dir = TestDir::new("back");
+    let spec = dev_genesis(Fork::Osaka, 10).expect("built in");
+    let last = write_chain(&dir, &spec);
+    let (mut writer, reader) = ChainWriter::open(&dir.0, ChainLimits::default()).expect("what was written opens");
+    let mut blocks = Vec::new();
+    for number in 0..=3 {
+        reader
+            .visit(number, &mut |header, hash, txs| {
+                let txs = txs.map(|tx| tx.map(|tx| (tx.raw.to_vec(), tx.hash, tx.sender)));
+                blocks.push((header.clone(), *hash, txs.collect::<Result<Vec<_>, _>>()?));
+                Ok(())
+            })
+            .expect("stored");
+    }
+    let mut store = store();
+    let genesis = genesis_block(&spec, &mut store).expect("commits");
+    let (recent, world) = replay(&spec, &reader, &mut store, genesis).expect("the same chain");
+    let cells = store.cells();
+    let mut replay = Replay::over(&spec, &mut store, world, recent);
+    for (to, has_base) in [(2, true), (2, false), (1, true), (0, false)] {
+        writer.truncate_to(to).expect("written");
+        let versions = cells.retained_versions();
+        let base = newest_base(versions.iter().rev(), &reader, to).expect("readable").filter(|_| has_base);
+        assert_eq!(base.is_some(), has_base);
+        replay.restart(base, &reader).expect("the same chain");
+        let tip = replay.tip();
+        assert_eq!((tip.header.number, tip.hash), (to, blocks[to as usize].1));
+        assert_eq!(tip.block.transactions.len(), if to == 0 { 0 } else { 10 }, "a whole block");
+        for (header, hash, txs) in &blocks[to as usize + 1..] {
+            let mut views =
+                txs.iter().map(|(raw, hash, sender)| Ok(StoredTxView { raw, hash: *hash, sender: *sender }));
+            let sealed = replay.execute(header, &mut views).expect("the same block");
+            assert_eq!(sealed.hash, *hash);
+            writer.append(&Recorder::default().record(&sealed).0).expect("the next block");
+            replay.remember(sealed).expect("kept");
+        }
+        assert_eq!((replay.tip().hash, reader.latest_number()), (last, Some(3)));
+    }
+}
+
 /// The state root that the stored block 0 has.
 fn spec_root(spec: &ChainSpec) -> B256 {
     genesis_block(spec, &mut store()).expect("commits").header.state_root

@@ -15,6 +15,8 @@ pub struct Accesses {
     pub slots: Vec<(Address, U256)>,
     /// Codes fetched, and their hashes; each once, none empty. Codes that the block itself created are among them if they were fetched.
     pub codes: Vec<(B256, Bytes)>,
+    /// Codes among `codes` that nobody read from the state: the transaction that fetched them first had made them itself.
+    pub own_codes: Vec<B256>,
     /// The oldest block whose hash `BLOCKHASH` gave.
     pub block_hash_lowest: Option<u64>,
     /// Accounts that some transaction left deleted, whatever came later; an account may be named more than once.
@@ -34,6 +36,7 @@ pub(super) struct AccessLog {
     pub(super) accounts: Vec<Address>,
     pub(super) slots: Vec<(Address, U256)>,
     pub(super) codes: Vec<B256>,
+    pub(super) own_codes: Vec<B256>,
     pub(super) block_hash_lowest: Option<u64>,
     pub(super) deleted_accounts: Vec<Address>,
     pub(super) deleted_slots: Vec<(Address, U256)>,
@@ -45,6 +48,7 @@ pub struct AccessMark {
     pub(super) accounts: usize,
     pub(super) slots: usize,
     pub(super) codes: usize,
+    pub(super) own_codes: usize,
     pub(super) block_hash_lowest: Option<u64>,
 }
 
@@ -55,6 +59,7 @@ impl AccessLog {
         self.accounts.clear();
         self.slots.clear();
         self.codes.clear();
+        self.own_codes.clear();
         self.block_hash_lowest = None;
         self.deleted_accounts.clear();
         self.deleted_slots.clear();
@@ -74,6 +79,7 @@ impl AccessLog {
             accounts: self.accounts.len(),
             slots: self.slots.len(),
             codes: self.codes.len(),
+            own_codes: self.own_codes.len(),
             block_hash_lowest: self.block_hash_lowest,
         }
     }

@@ -35,39 +35,46 @@ macro_rules! permute {
         for constant in $crate::crypto::keccak::rounds::ROUND_CONSTANTS {
             // theta
             let c: [_; 5] = [
-                xor3(xor3($a[0], $a[5], $a[10]), $a[15], $a[20]),
-                xor3(xor3($a[1], $a[6], $a[11]), $a[16], $a[21]),
-                xor3(xor3($a[2], $a[7], $a[12]), $a[17], $a[22]),
-                xor3(xor3($a[3], $a[8], $a[13]), $a[18], $a[23]),
-                xor3(xor3($a[4], $a[9], $a[14]), $a[19], $a[24]),
+                xor(xor3(xor($a[0], $a[5]), $a[10], $a[15]), $a[20]),
+                xor(xor3(xor($a[1], $a[6]), $a[11], $a[16]), $a[21]),
+                xor(xor3(xor($a[2], $a[7]), $a[12], $a[17]), $a[22]),
+                xor(xor3(xor($a[3], $a[8]), $a[13], $a[18]), $a[23]),
+                xor(xor3(xor($a[4], $a[9]), $a[14], $a[19]), $a[24]),
             ];
-            let r: [_; 5] = [rotate!(c[0], 1), rotate!(c[1], 1), rotate!(c[2], 1), rotate!(c[3], 1), rotate!(c[4], 1)];
+            // Instructions of two operands here and at the ends above: one of three writes over its first, which then has to be copied before.
+            let d: [_; 5] = [
+                xor(c[4], rotate!(c[1], 1)),
+                xor(c[0], rotate!(c[2], 1)),
+                xor(c[1], rotate!(c[3], 1)),
+                xor(c[2], rotate!(c[4], 1)),
+                xor(c[3], rotate!(c[0], 1)),
+            ];
             // theta's second half, rho and pi: word (x, y) goes to (y, 2x + 3y), rotated.
-            let b00 = xor3($a[0], c[4], r[1]);
-            let b01 = rotate!(xor3($a[6], c[0], r[2]), 44);
-            let b02 = rotate!(xor3($a[12], c[1], r[3]), 43);
-            let b03 = rotate!(xor3($a[18], c[2], r[4]), 21);
-            let b04 = rotate!(xor3($a[24], c[3], r[0]), 14);
-            let b05 = rotate!(xor3($a[3], c[2], r[4]), 28);
-            let b06 = rotate!(xor3($a[9], c[3], r[0]), 20);
-            let b07 = rotate!(xor3($a[10], c[4], r[1]), 3);
-            let b08 = rotate!(xor3($a[16], c[0], r[2]), 45);
-            let b09 = rotate!(xor3($a[22], c[1], r[3]), 61);
-            let b10 = rotate!(xor3($a[1], c[0], r[2]), 1);
-            let b11 = rotate!(xor3($a[7], c[1], r[3]), 6);
-            let b12 = rotate!(xor3($a[13], c[2], r[4]), 25);
-            let b13 = rotate!(xor3($a[19], c[3], r[0]), 8);
-            let b14 = rotate!(xor3($a[20], c[4], r[1]), 18);
-            let b15 = rotate!(xor3($a[4], c[3], r[0]), 27);
-            let b16 = rotate!(xor3($a[5], c[4], r[1]), 36);
-            let b17 = rotate!(xor3($a[11], c[0], r[2]), 10);
-            let b18 = rotate!(xor3($a[17], c[1], r[3]), 15);
-            let b19 = rotate!(xor3($a[23], c[2], r[4]), 56);
-            let b20 = rotate!(xor3($a[2], c[1], r[3]), 62);
-            let b21 = rotate!(xor3($a[8], c[2], r[4]), 55);
-            let b22 = rotate!(xor3($a[14], c[3], r[0]), 39);
-            let b23 = rotate!(xor3($a[15], c[4], r[1]), 41);
-            let b24 = rotate!(xor3($a[21], c[0], r[2]), 2);
+            let b00 = xor($a[0], d[0]);
+            let b01 = rotate!(xor($a[6], d[1]), 44);
+            let b02 = rotate!(xor($a[12], d[2]), 43);
+            let b03 = rotate!(xor($a[18], d[3]), 21);
+            let b04 = rotate!(xor($a[24], d[4]), 14);
+            let b05 = rotate!(xor($a[3], d[3]), 28);
+            let b06 = rotate!(xor($a[9], d[4]), 20);
+            let b07 = rotate!(xor($a[10], d[0]), 3);
+            let b08 = rotate!(xor($a[16], d[1]), 45);
+            let b09 = rotate!(xor($a[22], d[2]), 61);
+            let b10 = rotate!(xor($a[1], d[1]), 1);
+            let b11 = rotate!(xor($a[7], d[2]), 6);
+            let b12 = rotate!(xor($a[13], d[3]), 25);
+            let b13 = rotate!(xor($a[19], d[4]), 8);
+            let b14 = rotate!(xor($a[20], d[0]), 18);
+            let b15 = rotate!(xor($a[4], d[4]), 27);
+            let b16 = rotate!(xor($a[5], d[0]), 36);
+            let b17 = rotate!(xor($a[11], d[1]), 10);
+            let b18 = rotate!(xor($a[17], d[2]), 15);
+            let b19 = rotate!(xor($a[23], d[3]), 56);
+            let b20 = rotate!(xor($a[2], d[2]), 62);
+            let b21 = rotate!(xor($a[8], d[3]), 55);
+            let b22 = rotate!(xor($a[14], d[4]), 39);
+            let b23 = rotate!(xor($a[15], d[0]), 41);
+            let b24 = rotate!(xor($a[21], d[1]), 2);
             // chi, and iota on word 0
             $a = [
                 xor(chi(b00, b01, b02), broadcast(constant)),

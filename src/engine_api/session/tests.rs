@@ -35,7 +35,7 @@ impl Bench {
     fn new(tip: u64) -> Self {
         Self {
             session: Session::new(settings(), 0, 0),
-            chain: HashChain { tip, salt: 1, rolled_back_to: None },
+            chain: HashChain { tip, salt: 1, rolled_back_to: None, settled: (0, 0) },
             client: FakeClient::default(),
             now_ns: 0,
             call: None,
@@ -130,6 +130,27 @@ impl Bench {
 }
 
 #[test]
+fn what_l1_has_settled_is_told_without_a_new_block_and_once() {
+    let mut bench = Bench::new(5);
+    bench.catches_up(30);
+    let updates = |bench: &Bench| bench.calls.iter().filter(|call| matches!(call, Call::Forkchoice { .. })).count();
+    let before = updates(&bench);
+    bench.run(5_000);
+    assert_eq!(updates(&bench), before, "nothing is new");
+    // More than is sealed never is safe; here L1 speaks of blocks that are being taken back.
+    bench.chain.settled = (9, 3);
+    bench.run(5_000);
+    assert_eq!(updates(&bench), before + 1);
+    bench.chain.settled = (5, 5);
+    bench.run(5_000);
+    assert_eq!(updates(&bench), before + 2);
+    bench.chain.tip += 1;
+    bench.catches_up(5);
+    assert_eq!(updates(&bench), before + 3);
+    bench.check_status(Condition::Ready, "");
+}
+
+#[test]
 fn an_empty_client_is_fed_from_block_one_with_few_forkchoice_updates() {
     let mut bench = Bench::new(60);
     bench.catches_up(30);
@@ -163,6 +184,27 @@ fn nothing_is_checked_while_the_client_answers_wrongly_and_everything_afterwards
         bench.catches_up(10);
         bench.check_status(Condition::Ready, "");
     }
+}
+
+#[test]
+fn a_client_that_syncs_with_others_is_told_of_and_fed_all_the_same() {
+    let mut bench = Bench::new(3);
+    bench.client.sync = Some(SyncProgress { current: 3, highest: 90 });
+    bench.catches_up(10);
+    bench.run(6_000);
+    assert_eq!(bench.session.status().sync, Some(SyncProgress { current: 3, highest: 90 }));
+    bench.chain.tip += 5;
+    bench.catches_up(5);
+    bench.client.sync = None;
+    bench.run(6_000);
+    assert_eq!(bench.session.status().sync, None);
+    bench.check_status(Condition::Ready, "");
+    bench.client.sync_is_nonsense = true;
+    bench.chain.tip += 5;
+    bench.catches_up(5);
+    bench.check_status(Condition::Ready, "");
+    let asked = bench.calls.iter().filter(|call| **call == Call::ReadSync).count();
+    assert!((2..=5).contains(&asked), "{asked} times in about 13 s");
 }
 
 #[test]

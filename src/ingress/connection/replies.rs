@@ -123,12 +123,12 @@ impl Replies {
         self.complete_bounded(request, item, usize::MAX, write)
     }
 
-    /// Answers a health probe: 200 or 503.
-    pub fn complete_probe(&mut self, request: u32, healthy: bool) -> Completion {
+    /// Answers a health probe with an HTTP status and a JSON body.
+    pub fn complete_probe(&mut self, request: u32, status: u16, body: &str) -> Completion {
         if let Some(slot) = self.slot_mut(request) {
-            slot.status = if healthy { 200 } else { 503 };
+            slot.status = status;
         }
-        self.complete(request, 0, |out| out.extend_from_slice(if healthy { b"true" } else { b"false" }))
+        self.complete(request, 0, |out| out.extend_from_slice(body.as_bytes()))
     }
 
     /// Sends a subscription's message. `false`: the connection is no WebSocket or is closed, because its client reads too slowly.

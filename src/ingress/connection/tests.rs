@@ -51,12 +51,15 @@ impl Client {
             let number = request.number;
             match request.content {
                 Content::Probe(probe) => {
-                    assert_eq!(replies.complete_probe(number, probe != Probe::Ready), Completion::Taken)
+                    let (status, body) = if probe == Probe::Ready { (503, "false") } else { (200, "true") };
+                    assert_eq!(replies.complete_probe(number, status, body), Completion::Taken);
                 }
                 Content::Body(_) if self.hold => self.held.push(number),
                 Content::Body(body) => answer(replies, number, body),
             }
         }
+        // As the shard does after each piece: what is counted is never more than what is there.
+        assert!(self.connection.buffered_bytes() <= self.connection.held_bytes());
         self.write();
     }
 
@@ -371,6 +374,26 @@ fn end_of_input() {
     assert_eq!(client.connection.phase(), Phase::Finishing);
     client.complete(0, "A");
     assert_eq!(client.summary(), "200 A | Closed");
+}
+
+/// What a shard's connections hold together is summed up from this: a wrong count of one would have the requests of all others refused.
+#[test]
+fn a_last_request_that_came_in_pieces_leaves_nothing_counted() {
+    let chunked = "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n1\r\na\r\n0\r\n\r\n";
+    for request in [post("abc").replace("Host", "Connection: close\r\nHost"), chunked.to_owned()] {
+        for cut in 1..request.len() {
+            for hold in [false, true] {
+                let mut client = Client::new(policy());
+                client.hold = hold;
+                client.send(&request[..cut]).send(&request[cut..]).send("more that nobody reads");
+                assert_eq!(client.connection.buffered_bytes(), 0, "cut at {cut}");
+                if hold {
+                    client.complete(0, "late");
+                }
+                assert_eq!(client.connection.buffered_bytes(), 0, "cut at {cut}, answered");
+            }
+        }
+    }
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! The shard against hand-driven rings: the tests play the builder core, the query pool and the clock.
 
+mod filters;
+mod former;
 mod gate;
 
 use std::sync::mpsc::sync_channel;
@@ -15,7 +17,9 @@ use crate::config::genesis::dev_genesis;
 use crate::ingress::calls::CallId;
 use crate::ingress::intake::{AUTHORIZATIONS_MAX, WAITING_ITEMS_MAX};
 use crate::ingress::queries::RUNNING_PER_CONNECTION_MAX;
-use crate::limits::{IN_FLIGHT_PER_SHARD_MAX, INGRESS_RING_SLOTS, QUERIES_PER_SHARD_MAX, TX_BYTES_MAX};
+use crate::limits::{
+    IN_FLIGHT_PER_SHARD_MAX, INGRESS_RING_SLOTS, NEIGHBOUR_SLOTS_PER_SHARD, QUERIES_PER_SHARD_MAX, TX_BYTES_MAX,
+};
 use crate::mempool::{EndState, Reject};
 use crate::messages::{BuilderAnswer, BuilderRead, Refusal};
 use crate::primitives::{Address, B256, Fork, Sequence, U256};
@@ -59,7 +63,9 @@ fn fixture_with(change: impl FnOnce(&mut ShardSeat)) -> Fixture {
         chain_id: CHAIN_ID,
         client_version: "test".to_owned(),
         debug_enabled: false,
+        pool_content_enabled: true,
         proxy_enabled: false,
+        state_is_remote: false,
         priority_fee_min_wei: 1,
     };
     let http = HttpConfig {
@@ -70,13 +76,13 @@ fn fixture_with(change: impl FnOnce(&mut ShardSeat)) -> Fixture {
         connections_max: 10,
         body_bytes_max: 5 << 20,
         batch_items_max: 1_000,
+        batch_wait_ns: 0,
         idle_timeout_ns: 1_000 * MS,
     };
     let settings = ShardSettings {
         http,
         chain_id: CHAIN_ID,
         wait: Wait::Park,
-        core: None,
         query_timeout_ns: 2_000 * MS,
         chunks_max: 100,
         rpc,
@@ -91,6 +97,7 @@ fn fixture_with(change: impl FnOnce(&mut ShardSeat)) -> Fixture {
         freed: freed_rx,
         to_query,
         from_query: Arc::clone(&query_replies),
+        mailboxes: Arc::new([crate::ring::Mailbox::new(NEIGHBOUR_SLOTS_PER_SHARD, &doorbell)]),
         doorbell,
         shared,
         bound: sync_channel(1).0,
@@ -109,7 +116,7 @@ impl Fixture {
     }
 
     fn turn(&mut self) {
-        self.core.submit();
+        self.core.submit(usize::MAX);
         self.core.turn(self.now_ns);
     }
 
@@ -224,7 +231,7 @@ fn all_transactions_of_a_turn_are_recovered_together_and_keep_their_order() {
         shard.core.input(key, &mut http(&body), 0);
     }
     assert!(shard.inbox.is_empty(), "nothing leaves before the turn's recovery");
-    shard.core.submit();
+    shard.core.submit(usize::MAX);
     let nonces = [shard.submit(), shard.submit(), shard.submit()].map(|submit| {
         assert_eq!(submit.sender, TestKey::nth(1).address);
         submit.fields.nonce
@@ -260,7 +267,7 @@ fn heavy_reads_of_a_connection_run_few_at_a_time_and_the_others_wait() {
         running.extend(shard.jobs.try_iter());
         assert_eq!(running.len(), RUNNING_PER_CONNECTION_MAX.min(20 - answered));
         let token = running.remove(0).token;
-        let reply = QueryReply { token, outcome: Ok(b"1".to_vec()), gate: Sequence(0) };
+        let reply = QueryReply { token, outcome: Ok(b"1".to_vec()), told: None, gate: Sequence(0) };
         assert!(shard.query_replies.push(reply).is_ok());
         shard.turn();
     }
@@ -279,8 +286,7 @@ fn heavy_reads_beyond_the_queue_of_the_pool_are_refused() {
     shard.key = shard.core.open(0);
     assert_ne!(shard.key, first);
     shard.post(call);
-    let refusal =
-        r#"{"jsonrpc":"2.0","id":1,"error":{"code":-32005,"message":"too many heavy reads wait: try again"}}"#;
+    let refusal = r#"{"jsonrpc":"2.0","id":1,"error":{"code":-32005,"message":"too many heavy reads wait: try again","data":{"retryAfter":1.000}}}"#;
     assert_eq!(shard.output(), [refusal]);
 }
 
@@ -294,7 +300,7 @@ fn no_heavy_read_starts_while_its_connection_holds_large_replies() {
     let jobs: Vec<QueryJob> = shard.jobs.try_iter().collect();
     assert_eq!(jobs.len(), RUNNING_PER_CONNECTION_MAX);
     for job in jobs {
-        let reply = QueryReply { token: job.token, outcome: Ok(vec![b'1'; 10 << 20]), gate: Sequence(0) };
+        let reply = QueryReply { token: job.token, outcome: Ok(vec![b'1'; 10 << 20]), told: None, gate: Sequence(0) };
         assert!(shard.query_replies.push(reply).is_ok());
     }
     shard.turn();
@@ -312,7 +318,7 @@ fn reverts_of_megabytes_do_not_exceed_the_bound_of_a_batch() {
     shard.post(&format!("[{}]", [call; 4].join(",")));
     while let Ok(job) = shard.jobs.try_recv() {
         let outcome = Err(RpcError::reverted(&vec![7; 5 << 20]));
-        let reply = QueryReply { token: job.token, outcome, gate: Sequence(0) };
+        let reply = QueryReply { token: job.token, outcome, told: None, gate: Sequence(0) };
         assert!(shard.query_replies.push(reply).is_ok());
     }
     shard.turn();
@@ -343,7 +349,10 @@ fn refused_transactions_have_their_reasons() {
         "0x03c0",
         &error(-32_000, "blob transactions (type 3) are not allowed on a native rollup (EIP-8079)"),
     );
-    check_refusal("0x05c0", &error(-32_000, "ExecuteTx needs an L1: this node runs with --l1 off"));
+    check_refusal(
+        "0x05c0",
+        &error(-32_000, "ExecuteTx belongs to L1: eth_sendRawTransaction hands it over, where there is one"),
+    );
     let foreign = TestKey::nth(1).transfer(1, 0, Address::ZERO, 0);
     check_refusal(&raw(&foreign), &error(-32_000, "wrong chain id: tx 1, chain 61972"));
     let text = format!("transaction has {} bytes, at most {TX_BYTES_MAX} are possible", TX_BYTES_MAX + 1);
@@ -566,7 +575,12 @@ fn probes_follow_the_state_of_the_process() {
     let mut shard = fixture();
     let mut request = b"GET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n".to_vec();
     shard.core.input(shard.key, &mut request, 0);
-    assert_eq!(shard.output(), ["true"]);
+    assert_eq!(shard.output(), ["{\"status\":\"full\",\"reasons\":[]}\n"]);
+    let mut request = b"GET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n".to_vec();
+    shard.core.desk.shared.execution.halt();
+    shard.core.input(shard.key, &mut request, 0);
+    let output = shard.output().concat();
+    assert!(output.contains("\"status\":\"down\"") && output.contains("execution_client_halted"), "{output}");
 }
 
 #[test]
@@ -576,11 +590,11 @@ fn a_turn_recovers_a_bounded_number_of_signatures_and_the_rest_follows_in_order(
     let batch = format!("[{}]", vec![send("1", &raw); 300].join(","));
     shard.core.input(shard.key, &mut http(&batch), 0);
     assert!(shard.core.is_turn_full());
-    shard.core.submit();
+    shard.core.submit(usize::MAX);
     let count = |shard: &mut Fixture| std::iter::from_fn(|| shard.inbox.pop()).count();
     assert_eq!(count(&mut shard), TURN_ITEMS_MAX);
     assert!(shard.core.has_work() && !shard.core.is_turn_full());
-    shard.core.submit();
+    shard.core.submit(usize::MAX);
     assert_eq!(count(&mut shard), 300 - TURN_ITEMS_MAX);
     assert!(shard.core.desk.intake.is_empty());
 }
@@ -608,10 +622,10 @@ fn a_transaction_with_many_authorizations_is_recovered_over_several_turns() {
     let batch = format!("[{},{}]", send("1", &encode(599)), send("2", &encode(1)));
     shard.core.input(shard.key, &mut http(&batch), 0);
     for _ in 0..2 {
-        shard.core.submit();
+        shard.core.submit(usize::MAX);
         assert!(shard.inbox.is_empty());
     }
-    shard.core.submit();
+    shard.core.submit(usize::MAX);
     for count in [599, 1] {
         let submit = shard.submit();
         assert_eq!(submit.sender, key.address);
@@ -649,7 +663,7 @@ fn a_connection_with_much_input_does_not_keep_the_others_waiting() {
     let connection = shard.core.connection(greedy).expect("open");
     assert!(!connection.wants_read() && !connection.wants_resume());
     shard.core.input(modest, &mut http(&send("1", &transfer(3))), 0);
-    shard.core.submit();
+    shard.core.submit(usize::MAX);
     let nonces: Vec<u64> = (0..81).map(|_| shard.submit().fields.nonce).collect();
     assert_eq!((nonces[80], shard.inbox.is_empty()), (3, true));
     // The parked rest comes without being asked for, and none of it is lost.
@@ -658,7 +672,7 @@ fn a_connection_with_much_input_does_not_keep_the_others_waiting() {
     while shard.core.has_work() && turns < 20 {
         shard.core.turn(0);
         assert!(shard.core.desk.intake.item_count() <= TURN_ITEMS_MAX);
-        shard.core.submit();
+        shard.core.submit(usize::MAX);
         count += std::iter::from_fn(|| shard.inbox.pop()).count();
         shard.core.take_dirty(&mut Vec::new());
         turns += 1;
@@ -756,9 +770,33 @@ fn a_read_of_a_connection_that_is_gone_does_not_go_on_to_the_query_pool() {
     assert_eq!(jobs.len(), RUNNING_PER_CONNECTION_MAX, "the next connection's reads alone, and no more of them");
     assert!(jobs.iter().all(|job| job.params == b"[{}]"));
     for job in jobs {
-        let reply = QueryReply { token: job.token, outcome: Ok(b"1".to_vec()), gate: Sequence(0) };
+        let reply = QueryReply { token: job.token, outcome: Ok(b"1".to_vec()), told: None, gate: Sequence(0) };
         assert!(shard.query_replies.push(reply).is_ok());
     }
     shard.turn();
     assert_eq!(shard.jobs.try_iter().count(), 1);
+}
+
+#[test]
+fn accounts_are_asked_for_only_while_the_builder_core_waits_for_the_disk() {
+    let mut shard = fixture();
+    let shared = Arc::clone(shard.core.shared());
+    shard.post(&call("1", "eth_sendRawTransaction", &transfer(0)));
+    assert!(shared.cold.batches().is_empty());
+    let mut watch = crate::topology::cold::FaultWatch::default();
+    shared.cold.note(&mut watch, 1, 0);
+    shard.post(&format!(
+        "[{},{}]",
+        call("2", "eth_sendRawTransaction", &transfer(1)),
+        call("3", "eth_sendRawTransaction", &transfer(2))
+    ));
+    let mut expected = Vec::new();
+    while let Some(message) = shard.inbox.pop() {
+        let IngressMessage::Submit(submit) = message else { continue };
+        expected.extend([Some(submit.sender), submit.fields.to].into_iter().flatten());
+    }
+    let asked: Vec<_> = shared.cold.batches().try_iter().collect();
+    // One batch a turn, and nothing of the first transaction.
+    assert_eq!(asked, [expected[2..].to_vec()]);
+    assert_eq!(expected.len(), 6);
 }

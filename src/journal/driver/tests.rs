@@ -9,6 +9,7 @@ use super::*;
 use crate::journal::log::LogSettings;
 use crate::journal::record::{HEADER_BYTES, RecordType};
 use crate::journal::storage::SyncPoint;
+use crate::metrics::Metrics;
 use crate::primitives::ShardId;
 use crate::ring::ring;
 
@@ -107,6 +108,7 @@ fn bench(slots: &[u32], fails_at: usize) -> (Bench, JournalSeat<Watcher>) {
         builder_bell: Arc::clone(&bells[SHARDS]),
         gate: Arc::clone(&gate),
         cells: Arc::clone(&cells),
+        metrics: Arc::new(Metrics::new(SHARDS)),
         slot_requests: requests_tx,
         slots_made: made_rx,
     };

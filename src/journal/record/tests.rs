@@ -71,9 +71,9 @@ fn admitted((sender, accepted_unix_ns, authorities, conditions, raw): &Parts) ->
 
 fn any_end() -> impl Strategy<Value = EndState> {
     prop_oneof![
-        (1_u8..=9).prop_map(|reason| EndState::Dropped { reason }),
+        (1_u8..=11).prop_map(|reason| EndState::Dropped { reason }),
         any_hash().prop_map(|by| EndState::Replaced { by }),
-        (1_u8..=9, any_wei(), any_wei()).prop_map(|(reason, required, actual)| EndState::Invalidated {
+        (1_u8..=11, any_wei(), any_wei()).prop_map(|(reason, required, actual)| EndState::Invalidated {
             reason,
             required,
             actual
@@ -130,7 +130,16 @@ fn any_small() -> impl Strategy<Value = Record<'static>> {
             receipts_root: hashes[2].into(),
             sealed_unix_ns
         }),
-        any::<u64>().prop_map(|to_block| Record::RolledBack { to_block, cause: RollbackCause::Operator }),
+        (
+            any::<u64>(),
+            prop_oneof![
+                Just(RollbackCause::Operator),
+                Just(RollbackCause::OriginGone),
+                Just(RollbackCause::L1Differs),
+                Just(RollbackCause::ClientLost)
+            ]
+        )
+            .prop_map(|(to_block, cause)| Record::RolledBack { to_block, cause }),
     ]
 }
 
@@ -375,7 +384,7 @@ fn refused_rows() {
     let end = |kind, reason| [&[0; 56][..], &[kind, reason]].concat();
     check_refused(3, &end(1, 1), code("kind of end", 1));
     check_refused(3, &end(5, 1), code("kind of end", 5));
-    check_refused(3, &end(2, 10), code("reason of an end", 10));
+    check_refused(3, &end(2, 12), code("reason of an end", 12));
     check_refused(3, &end(3, 1), code("reason of a replacement", 1));
     check_refused(3, &end(3, 0), short("replacement", 32));
     let opened = |fork, extra_len: u8, len| [&[0; 156][..], &[fork, extra_len], &vec![0; len]].concat();

@@ -7,7 +7,7 @@ use alloy_primitives::hex;
 use serde_json::json;
 
 use super::fixture::{
-    CHAIN_ID, MemoryHistory, account, context_of, heads, memory_block, memory_tx, open_block, query, state,
+    CHAIN_ID, MemoryHistory, account, context_of, heads, keep_state, memory_block, memory_tx, open_block, query, state,
 };
 use crate::builder::block::{Heads, StateDiff};
 use crate::primitives::{Address, U256};
@@ -17,6 +17,7 @@ use crate::rpc::call_request::{BlockOverrides, CallRequest};
 use crate::rpc::call_state::CallState;
 use crate::rpc::error::RpcError;
 use crate::rpc::query::QueryBounds;
+use crate::state::StateReader;
 
 const RICH: Address = Address::repeat_byte(0xaa);
 const POOR: Address = Address::repeat_byte(0xbb);
@@ -249,4 +250,40 @@ fn an_estimate_is_enough_and_not_much_more() {
     assert_eq!(message(&unpaid), "gas required exceeds allowance (0)");
     let broke = CallRequest { value_wei: U256::from(1_000), ..unpaid };
     assert!(message(&broke).starts_with("insufficient funds for transfer"));
+}
+
+/// Block 1 has left memory, and the state's files still hold what it left.
+#[test]
+fn states_that_left_memory_are_read_where_the_files_hold_them() {
+    let old = state(vec![account(RICH, 77, &[], &[]), account(READER, 0, &code("5f545f5260205ff3"), &[(0, 43)])]);
+    let mut blocks = vec![memory_block(None, Vec::new())];
+    for _ in 0..5 {
+        let mut block = memory_block(blocks.last(), Vec::new());
+        if block.header.number == 1 {
+            block.header.state_root = old.root();
+            block.hash = block.header.hash_slow();
+        }
+        blocks.push(block);
+    }
+    let heads = heads(&blocks[4..], &state(accounts()), None);
+    let one = blocks[1].hash;
+    let history = MemoryHistory { blocks };
+    let ask = |method, params: String| {
+        query(&heads, &history, 1, method, &params).map_err(|error| format!("{} {}", error.code, error.message))
+    };
+    let gone = "-32000 historical state of block 1 is not available: the state of blocks 4 to 5 is";
+    assert_eq!(ask(Method::GetBalance, format!("[\"{RICH}\",\"0x1\"]")), Err(gone.to_owned()));
+    keep_state(1, &old);
+    assert_eq!(ask(Method::GetBalance, format!("[\"{RICH}\",\"0x1\"]")), Ok(json!("0x4d")));
+    assert_eq!(ask(Method::GetBalance, format!("[\"{RICH}\",{{\"blockHash\":\"{one}\"}}]")), Ok(json!("0x4d")));
+    assert_eq!(ask(Method::GetTransactionCount, format!("[\"{POOR}\",\"0x1\"]")), Ok(json!("0x0")));
+    assert_eq!(ask(Method::GetCode, format!("[\"{READER}\",\"0x1\"]")), Ok(json!("0x5f545f5260205ff3")));
+    assert_eq!(ask(Method::GetStorageAt, format!("[\"{READER}\",\"0x0\",\"0x1\"]")), Ok(json!(word(43))));
+    assert_eq!(ask(Method::Call, format!("[{{\"to\":\"{READER}\"}},\"0x1\"]")), Ok(json!(word(43))));
+    let proof = ask(Method::GetProof, format!("[\"{RICH}\",[],\"0x1\"]")).expect("it is proved");
+    assert_eq!((&proof["balance"], &proof["codeHash"]), (&json!("0x4d"), &json!(crate::state::CODE_HASH_EMPTY)));
+    // Its neighbours are not there, whatever is kept of it; and what never was is not found.
+    let gone = "-32000 historical state of block 2 is not available: the state of blocks 4 to 5 is";
+    assert_eq!(ask(Method::GetBalance, format!("[\"{RICH}\",\"0x2\"]")), Err(gone.to_owned()));
+    assert_eq!(ask(Method::GetBalance, format!("[\"{RICH}\",\"0x6\"]")), Err("-32000 header not found".to_owned()));
 }

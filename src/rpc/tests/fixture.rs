@@ -1,5 +1,7 @@
 //! Blocks and heads made by hand, and a chain database in memory.
 
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use alloy_consensus::Header;
@@ -9,15 +11,15 @@ use crate::builder::block::{
     BlockContext, BlockMemory, Heads, OpenBlock, OpenBlockWriter, PlacedTx, SealedBlock, StateDiff,
 };
 use crate::chain::LogQuery;
-use crate::messages::{QueryJob, QueryReply};
+use crate::messages::{QueryInput, QueryJob, QueryReply};
 use crate::primitives::{Address, B256, Bytes, Fork, ReplyToken, Sequence, ShardId, Span, U256};
 use crate::rpc::error::RpcError;
 use crate::rpc::history::{History, HistoryBlock, HistoryError, HistoryReceipt, HistoryStatus, Location};
 use crate::rpc::query::{QueryBounds, QueryCache, QueryContext, execute};
 use crate::rpc::source::{decode_envelope, tx_price_wei};
-use crate::rpc::{Method, Settings, View};
+use crate::rpc::{FilterRead, Method, Settings, View};
 use crate::state::genesis::{GenesisAccount, from_alloc};
-use crate::state::{Snapshot, Store};
+use crate::state::{Snapshot, StateReader, Store};
 
 pub const CHAIN_ID: u64 = 1_337;
 
@@ -44,6 +46,13 @@ pub struct MemoryBlock {
 #[derive(Default)]
 pub struct MemoryHistory {
     pub blocks: Vec<MemoryBlock>,
+}
+
+impl MemoryHistory {
+    fn find(&self, number: u64) -> Option<&MemoryBlock> {
+        let first = self.blocks.first()?.header.number;
+        self.blocks.get(usize::try_from(number.checked_sub(first)?).ok()?)
+    }
 }
 
 struct Borrowed<'a>(&'a MemoryBlock);
@@ -85,7 +94,7 @@ impl History for MemoryHistory {
     }
 
     fn block_by_number(&self, number: u64) -> Result<Option<Box<dyn HistoryBlock + '_>>, HistoryError> {
-        let found = self.blocks.iter().find(|block| block.header.number == number);
+        let found = self.find(number);
         Ok(found.map(|block| Box::new(Borrowed(block)) as Box<dyn HistoryBlock>))
     }
 
@@ -102,7 +111,7 @@ impl History for MemoryHistory {
     }
 
     fn may_have_logs(&self, number: u64, query: &LogQuery) -> Result<bool, HistoryError> {
-        let found = self.blocks.iter().find(|block| block.header.number == number);
+        let found = self.find(number);
         Ok(found.is_some_and(|block| query.matches_bloom(&block.header.logs_bloom)))
     }
 }
@@ -266,9 +275,27 @@ pub fn settings() -> Settings {
         chain_id: CHAIN_ID,
         client_version: "native-sequencer/test".to_owned(),
         debug_enabled: true,
+        pool_content_enabled: true,
         proxy_enabled: false,
+        state_is_remote: false,
         priority_fee_min_wei: 1,
     }
+}
+
+thread_local! {
+    /// The monotonic clock, and how far a look at it moves it.
+    static CLOCK_NS: Cell<(u64, u64)> = const { Cell::new((1, 0)) };
+    static KEPT: RefCell<HashMap<(u64, B256), Snapshot>> = RefCell::default();
+}
+
+/// From now on every look at the clock, of the queries of this thread, moves it this far.
+pub fn move_clock_by(step_ns: u64) {
+    CLOCK_NS.set((1, step_ns));
+}
+
+/// From now on the state after this block is one that the state's files hold, for the queries of this thread.
+pub fn keep_state(number: u64, state: &Snapshot) {
+    KEPT.with_borrow_mut(|kept| kept.insert((number, state.root()), state.clone()));
 }
 
 /// Runs one query at `durable`; the answer as JSON.
@@ -285,17 +312,40 @@ pub fn query(
 }
 
 pub fn query_reply(heads: &Heads, history: &dyn History, durable: u64, method: Method, params: &str) -> QueryReply {
+    reply_to(heads, history, durable, method, params, QueryInput::Params)
+}
+
+/// What a filter is told at `durable`.
+pub fn filter_reply(heads: &Heads, history: &dyn History, durable: u64, read: FilterRead) -> QueryReply {
+    let method = if read.from.is_some() { Method::GetFilterChanges } else { Method::GetFilterLogs };
+    reply_to(heads, history, durable, method, "", QueryInput::Filter(Box::new(read)))
+}
+
+pub fn reply_to(
+    heads: &Heads,
+    history: &dyn History,
+    durable: u64,
+    method: Method,
+    params: &str,
+    input: QueryInput,
+) -> QueryReply {
     let settings = settings();
     let context = QueryContext {
         view: View { heads, durable: Sequence(durable), settings: &settings },
         history,
         bounds: QueryBounds { gas_max: 50_000_000, duration_ns_max: 2_000_000_000 },
-        now_ns: &|| 1,
+        now_ns: &|| {
+            let (now_ns, step_ns) = CLOCK_NS.get();
+            CLOCK_NS.set((now_ns + step_ns, step_ns));
+            now_ns
+        },
         now_unix_s: 5_000,
         fork_at: &|_| Fork::Prague,
         deposit_contract: Address::ZERO,
+        kept_state: &|number, root| KEPT.with_borrow(|kept| kept.get(&(number, *root)).cloned()),
     };
     let token = ReplyToken { connection: 1, generation: 2, request: 3, item: 4 };
-    let job = QueryJob { shard: ShardId(0), token, method, params: params.as_bytes().to_vec(), deadline_ns: 10 };
+    let params = params.as_bytes().to_vec();
+    let job = QueryJob { shard: ShardId(0), token, method, params, input, deadline_ns: 10 };
     execute(&context, &mut QueryCache::default(), &job)
 }

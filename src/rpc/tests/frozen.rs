@@ -9,17 +9,23 @@ use alloy_primitives::{Bytes, Log};
 use serde_json::Value;
 
 use super::fixture::{
-    MemoryBlock, MemoryHistory, MemoryTx, account, context_of, heads, memory_block, memory_tx, open_block, place,
-    query_reply, seal, settings, state,
+    MemoryBlock, MemoryHistory, MemoryTx, account, context_of, filter_reply, heads, memory_block, memory_tx,
+    open_block, place, query_reply, seal, settings, state,
 };
 use crate::builder::block::{Heads, OpenBlock, StateDiff, next_base_fee_wei};
 use crate::primitives::{Address, B256, Sequence, ShardId, U256};
 use crate::rpc::error::RpcError;
-use crate::rpc::{Class, ConnectionKey, Method, Plan, SubscriptionKind, Subscriptions, View, plan};
+use crate::rpc::filter::LogCriteria;
+use crate::rpc::log_filter::LogFilter;
+use crate::rpc::params::BlockId;
+use crate::rpc::{
+    Class, ConnectionKey, FilterKind, FilterRead, Method, Plan, Position, SubscriptionKind, Subscriptions, View, plan,
+};
 use crate::state::Snapshot;
 
 const HOLDER: Address = Address::repeat_byte(0xaa);
 const TOKEN: Address = Address::repeat_byte(0x70);
+const CALLER: Address = Address::repeat_byte(0xca);
 /// How far the journal is durable.
 const FROZEN: u64 = 20;
 /// Of `HOLDER`: after the durable blocks, and at each step that must not be shown.
@@ -131,7 +137,7 @@ fn ask(heads: &Heads, history: &MemoryHistory, method: Method, params: &str) -> 
         Ok(Plan::Reply) => Answer::Now(Ok(json_of(&out))),
         Ok(Plan::Builder(_)) if method.class() == Class::Inline => Answer::Builder,
         // What the builder core does not hold any more is asked of the query pool.
-        Ok(Plan::Builder(_)) if method == Method::TxpoolStatus => Answer::Builder,
+        Ok(Plan::Builder(_)) if method == Method::TxpoolStatus || method.is_pool_content() => Answer::Builder,
         Ok(Plan::Builder(_) | Plan::Query) => {
             let reply = query_reply(heads, history, FROZEN, method, params);
             if reply.gate > Sequence(FROZEN) {
@@ -142,12 +148,13 @@ fn ask(heads: &Heads, history: &MemoryHistory, method: Method, params: &str) -> 
         Ok(Plan::ExecutionStatus) => {
             crate::rpc::render_execution_status(
                 &crate::engine_api::status::ExecutionStatus::new(crate::engine_api::status::Condition::Connecting),
+                &crate::engine_api::forwarding::ForwardingStatus::default(),
                 &view,
                 &mut out,
             );
             Answer::Now(Ok(json_of(&out)))
         }
-        Ok(Plan::Submit(_) | Plan::Subscribe(_) | Plan::Unsubscribe(_)) => Answer::Nothing,
+        Ok(Plan::Submit(_) | Plan::Subscribe(_) | Plan::Unsubscribe(_) | Plan::Filter(_)) => Answer::Nothing,
         Err(error) => Answer::Now(Err(error)),
     }
 }
@@ -185,6 +192,15 @@ impl Chain {
         [balance.as_str(), "48", "43", "600240"].into_iter().flat_map(call).collect()
     }
 
+    /// A slot and an account that depend on the balance of `HOLDER`: SLOAD of it, BALANCE of it as an address.
+    fn access_lists(&self) -> Vec<String> {
+        let code = format!("73{}318054503100", alloy_primitives::hex::encode(HOLDER));
+        let overridden = format!(
+            ",{{\"{TOKEN}\":{{\"code\":\"0x{code}\"}},\"{CALLER}\":{{\"balance\":\"0xffffffffffffffffffff\"}}}}"
+        );
+        self.states(&format!("{{\"from\":\"{CALLER}\",\"to\":\"{TOKEN}\"}},"), &overridden)
+    }
+
     fn log_filters(&self) -> Vec<String> {
         let spans = BLOCKS.iter().flat_map(|from| {
             BLOCKS.iter().map(move |to| format!("[{{\"fromBlock\":\"{from}\",\"toBlock\":\"{to}\"}}]"))
@@ -204,6 +220,7 @@ fn rows(method: Method, chain: &Chain) -> Vec<String> {
         | Method::BlockNumber
         | Method::GasPrice
         | Method::MaxPriorityFeePerGas
+        | Method::BlobBaseFee
         | Method::Syncing
         | Method::ExecutionStatus
         | Method::Accounts
@@ -211,7 +228,10 @@ fn rows(method: Method, chain: &Chain) -> Vec<String> {
         | Method::NetListening
         | Method::ClientVersion
         | Method::RpcModules
-        | Method::TxpoolStatus => vec!["[]".to_owned()],
+        | Method::TxpoolStatus
+        | Method::TxpoolContent
+        | Method::TxpoolInspect => vec!["[]".to_owned()],
+        Method::TxpoolContentFrom => vec![format!("[\"{HOLDER}\"]")],
         Method::GetBalance | Method::GetTransactionCount | Method::GetCode => chain.states(&address, ""),
         Method::GetStorageAt => chain.states(&format!("{address}\"0x0\","), ""),
         Method::GetProof => chain.states(&format!("{address}[\"0x0\"],"), ""),
@@ -221,6 +241,8 @@ fn rows(method: Method, chain: &Chain) -> Vec<String> {
         | Method::GetTransactionStatus
         | Method::DebugGetRawTransaction => chain.by_transaction(),
         Method::Call => chain.calls(),
+        // The same code, with its own gas: what it reads is in the list.
+        Method::CreateAccessList => chain.access_lists(),
         Method::EstimateGas => {
             let transfer = format!("{{\"from\":\"{HOLDER}\",\"to\":\"{TOKEN}\",\"value\":\"{BALANCE_HIDDEN:#x}\"}},");
             chain.states(&transfer, "")
@@ -237,8 +259,8 @@ fn rows(method: Method, chain: &Chain) -> Vec<String> {
         | Method::DebugGetRawReceipts
         | Method::DebugExecutionWitness
         | Method::DebugGenerateBlockWitness => chain.states("", "").into_iter().chain(chain.with_hashes("")).collect(),
-        Method::GetBlockTransactionCountByNumber => chain.with_blocks("", ""),
-        Method::GetBlockTransactionCountByHash => chain.with_hashes(""),
+        Method::GetBlockTransactionCountByNumber | Method::GetUncleCountByBlockNumber => chain.with_blocks("", ""),
+        Method::GetBlockTransactionCountByHash | Method::GetUncleCountByBlockHash => chain.with_hashes(""),
         Method::GetTransactionByBlockHashAndIndex => {
             INDICES.iter().flat_map(|index| chain.with_hashes(&format!(",\"{index}\""))).collect()
         }
@@ -247,18 +269,30 @@ fn rows(method: Method, chain: &Chain) -> Vec<String> {
         }
         Method::DebugGenerateWitness => vec!["[\"0x00\"]".to_owned()],
         Method::Sha3 => vec!["[\"0x00\"]".to_owned()],
+        _ => rows_of_others(method),
+    }
+}
+
+/// Parameters of what depends on no block: the plan refuses it, hands it on, or others see to it that it shows nothing early.
+fn rows_of_others(method: Method) -> Vec<String> {
+    match method {
         // The execution client answers, and knows only what is durable here.
-        Method::CreateAccessList
-        | Method::BlobBaseFee
-        | Method::GetHeaderByNumber
+        Method::GetHeaderByNumber
         | Method::GetHeaderByHash
         | Method::GetRawTransactionByBlockHashAndIndex
-        | Method::GetRawTransactionByBlockNumberAndIndex
-        | Method::GetUncleCountByBlockHash
-        | Method::GetUncleCountByBlockNumber => vec!["[]".to_owned()],
+        | Method::GetRawTransactionByBlockNumberAndIndex => vec!["[]".to_owned()],
+        // The `l1` thread shows only blocks that are durable.
+        Method::SettlementStatus | Method::GetBatchByBlock | Method::SyncStatus => vec!["[]".to_owned()],
+        // What pollers are told: below.
+        Method::NewFilter => vec!["[{}]".to_owned()],
+        Method::NewBlockFilter | Method::NewPendingTransactionFilter => vec!["[]".to_owned()],
+        Method::GetFilterChanges | Method::GetFilterLogs | Method::UninstallFilter => {
+            vec![format!("[\"0x{}\"]", "00".repeat(16))]
+        }
         // What subscribers hear: below.
         Method::Subscribe => vec!["[\"newHeads\"]".to_owned()],
         Method::Unsubscribe => vec!["[\"0x0000000000000001\"]".to_owned()],
+        other => panic!("{} has no row", other.name()),
     }
 }
 
@@ -332,6 +366,53 @@ fn subscribers_hear_nothing_that_is_not_durable() {
         }
         assert!(!subscriptions.has_news(&heads, Sequence(FROZEN)));
         assert_eq!(subscriptions.awaited(&heads, Sequence(FROZEN)), Some(Sequence(FROZEN + 1)));
+    }
+}
+
+/// The first that no filter was told, in each way to look: from the start of the chain, and from the block that is not durable.
+#[test]
+fn pollers_are_told_nothing_that_is_not_durable() {
+    let chain = chain();
+    let criteria = |from, to| LogCriteria { filter: LogFilter::default(), from, to };
+    let kinds = [
+        FilterKind::Blocks,
+        FilterKind::PendingTransactions { full: true },
+        FilterKind::PendingTransactions { full: false },
+        FilterKind::Logs(criteria(BlockId::Latest, BlockId::Latest)),
+        FilterKind::Logs(criteria(BlockId::Earliest, BlockId::Number(9))),
+        FilterKind::Logs(criteria(BlockId::Number(2), BlockId::Latest)),
+    ];
+    let history = MemoryHistory { blocks: chain.blocks[..3].to_vec() };
+    let starts = [None, Some((0, 0)), Some((2, 0)), Some((2, 1)), Some((3, 0)), Some((9, 9))];
+    let mut heard = String::new();
+    for (kind, from, cut) in kinds
+        .iter()
+        .flat_map(|kind| starts.iter().map(move |from| (kind, from)))
+        .flat_map(|(kind, from)| [Cut::Sealed, Cut::Open].map(|cut| (kind, from, cut)))
+    {
+        let from = from.map(|(number, index)| Position { number, index, rewinds: 0 });
+        if from.is_none() && !matches!(kind, FilterKind::Logs(_)) {
+            continue;
+        }
+        let read = FilterRead { kind: Arc::new(kind.clone()), from };
+        let reply = filter_reply(&chain.heads(cut), &history, FROZEN, read);
+        assert!(reply.gate <= Sequence(FROZEN), "{kind:?} {from:?} waits");
+        let Ok(json) = reply.outcome else { continue };
+        let json = String::from_utf8(json).expect("results are text");
+        for hash in chain.hidden_hashes() {
+            assert!(!json.contains(&alloy_primitives::hex::encode(hash)), "{kind:?} {from:?} {cut:?}: {json}");
+        }
+        // Where the next poll starts is not behind what comes next.
+        let bound = match kind {
+            FilterKind::PendingTransactions { .. } => Position { number: 2, index: 1, rewinds: 0 },
+            _ => Position { number: 2, index: 0, rewinds: 0 },
+        };
+        let bound = bound.max(from.filter(|from| from.number <= 2).unwrap_or_default());
+        assert!(reply.told.is_none_or(|told| told <= bound), "{kind:?} {from:?} {cut:?}: {:?}", reply.told);
+        heard.push_str(&json);
+    }
+    for hash in [chain.blocks[1].hash, chain.blocks[2].txs[0].hash] {
+        assert!(heard.contains(&hash.to_string()), "what is durable is told");
     }
 }
 

@@ -15,7 +15,7 @@ use super::fixture::{MemoryBlock, MemoryHistory, MemoryTx, open_block, query, se
 use crate::builder::block::{Heads, SealedBlock};
 use crate::chain::sealed_record::Recorder;
 use crate::chain::{ChainLimits, ChainWriter};
-use crate::primitives::{Address, B256, Bytes};
+use crate::primitives::{Address, B256, Bytes, Tier};
 use crate::rpc::Method;
 use crate::rpc::history::{History, HistoryReceipt};
 
@@ -141,6 +141,34 @@ fn included_transactions_have_a_status_wherever_their_block_is() {
     }
 }
 
+/// Times of settlement come from the block, and only those of tiers that it has now.
+#[test]
+fn a_status_has_the_times_that_its_block_got_from_l1() {
+    let (answers, chains) = chains();
+    let [_, stored, _] = chains;
+    let block = &answers["blocks"][2]["block"];
+    let directory = stored._directory.as_ref().expect("files");
+    let tx = &block["transactions"][0];
+    let history = stored.history;
+    drop(history);
+    let limits = ChainLimits { map_window_bytes: 1 << 20, status_bytes_max: 1 << 20, ..ChainLimits::default() };
+    let (mut writer, reader) = ChainWriter::open(&directory.0, limits).expect("nobody else has it open");
+    for (tier, unix_ms) in [(Tier::Posted, 100), (Tier::Safe, 200), (Tier::Finalized, 300)] {
+        writer.put_settled(tier, 1, 2, unix_ms).expect("there is room");
+    }
+    let times = |safe: u64, finalized: u64| {
+        let heads = Heads::new(Arc::clone(&stored.heads.recent), None).settled(safe, finalized);
+        let status = query(&heads, &reader, 1, Method::GetTransactionStatus, &format!("[{}]", tx["hash"]));
+        let status = status.expect("the query has a result");
+        ["state", "sealedAtMs", "postedAtMs", "safeAtMs", "finalizedAtMs"].map(|name| status[name].clone())
+    };
+    let [posted, safe, finalized] = ["0x64", "0xc8", "0x12c"].map(Value::from);
+    let (sealed, none) = (Value::from("0x9"), Value::Null);
+    assert_eq!(times(0, 0), ["sealed".into(), sealed.clone(), posted.clone(), none.clone(), none.clone()]);
+    assert_eq!(times(2, 1), ["safe".into(), sealed.clone(), posted.clone(), safe.clone(), none]);
+    assert_eq!(times(3, 3), ["finalized".into(), sealed, posted, safe, finalized]);
+}
+
 #[test]
 fn blocks_receipts_and_raw_forms_equal() {
     let (answers, chains) = chains();
@@ -168,6 +196,8 @@ fn transactions_and_their_receipts_equal() {
             let block_hash = expected["block"]["hash"].as_str().expect("hash");
             let count = Value::String(format!("{:#x}", transactions.len()));
             check(chain, Method::GetBlockTransactionCountByHash, &format!("[\"{block_hash}\"]"), &count);
+            let none = Value::String("0x0".to_owned());
+            check(chain, Method::GetUncleCountByBlockHash, &format!("[\"{block_hash}\"]"), &none);
             for (index, tx) in transactions.iter().enumerate() {
                 let hash = tx["hash"].as_str().expect("hash");
                 check(chain, Method::GetTransactionByHash, &format!("[\"{hash}\"]"), tx);
@@ -183,6 +213,7 @@ fn transactions_and_their_receipts_equal() {
         check(chain, Method::GetTransactionReceipt, &unknown, &Value::Null);
         check(chain, Method::GetBlockByHash, &unknown, &Value::Null);
         check(chain, Method::GetBlockByNumber, "[\"0x4\"]", &Value::Null);
+        check(chain, Method::GetUncleCountByBlockNumber, "[\"0x4\"]", &Value::Null);
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod calls;
 mod documentation;
+mod filters;
 mod fixture;
 mod frozen;
 mod go_ethereum;

@@ -9,8 +9,8 @@ use crate::messages::{BuilderAnswer, BuilderRead, LiveStatus, PooledTx, Refusal,
 use crate::primitives::{Address, B256, Bytes, Sequence, U256};
 use crate::rpc::params::BlockId;
 use crate::rpc::{
-    Method, Plan, Rendered, View, end_error, plan, refusal_error, render_builder_answer, render_preconfirmed,
-    unready_error,
+    FilterCall, Method, Plan, Rendered, View, end_error, plan, refusal_error, render_builder_answer,
+    render_preconfirmed, unready_error,
 };
 
 const HOLDER: Address = Address::repeat_byte(0xaa);
@@ -51,6 +51,10 @@ fn outcome(method: &str, params: &str, durable: u64) -> String {
         ),
         Ok(Plan::Subscribe(kind)) => format!("{kind:?}"),
         Ok(Plan::Unsubscribe(id)) => format!("unsubscribe of shard {}", id.shard().0),
+        Ok(Plan::Filter(FilterCall::New(kind))) => format!("new filter {kind:?}"),
+        Ok(Plan::Filter(FilterCall::Ask { id, ask })) => {
+            format!("filter of shard {:?}: {ask:?}", id.map(|id| id.shard().0))
+        }
         Err(error) => format!("{} {}", error.code, error.message),
     }
 }
@@ -105,11 +109,8 @@ fn point_reads() {
     check("eth_getBalance", &with(",\"0x4\""), "\"0x1f4\"");
     check("eth_getBalance", &with(",\"pending\""), "builder account");
     check("eth_getBalance", &with(",{\"blockNumber\":\"pending\"}"), "builder account");
-    check(
-        "eth_getBalance",
-        &with(",\"earliest\""),
-        "-32000 historical state of block 0 is not available: the state of blocks 3 to 5 is",
-    );
+    check("eth_getBalance", &with(",\"earliest\""), "query");
+    check("eth_getBalance", &with(&format!(",{{\"blockHash\":\"{}\"}}", B256::ZERO)), "query");
     check("eth_getBalance", &with(",\"0x6\""), "-32000 header not found");
     check("eth_getBalance", &with(",\"latest\",1"), "-32602 too many arguments");
     check("eth_getBalance", "[\"0xaa\"]", "-32602 invalid argument 0 (address): invalid value \"0xaa\"");
@@ -155,6 +156,36 @@ fn others() {
     check("eth_subscribe", "[\"syncing\"]", "-32602 invalid argument 0 (subscription): no \"syncing\" subscription");
     check("eth_unsubscribe", "[\"0x0007000000000001\"]", "unsubscribe of shard 7");
     check("eth_unsubscribe", "[\"0x07\"]", "-32602 invalid argument 0 (subscription id)");
+    check("eth_newBlockFilter", "[]", "new filter Blocks");
+    check("eth_newBlockFilter", "[1]", "-32602 too many arguments");
+    check("eth_newPendingTransactionFilter", "[true]", "new filter PendingTransactions { full: true }");
+    check("eth_newPendingTransactionFilter", "", "new filter PendingTransactions { full: false }");
+    check("eth_newFilter", "[{}]", "new filter Logs");
+    check("eth_newFilter", "[]", "-32602 missing value for required argument 0 (filter)");
+    check("eth_newFilter", "[{\"address\":1}]", "-32602 invalid argument 0 (filter), address");
+    let id = "[\"0x000700000000000000000000000000ff\"]";
+    check("eth_getFilterChanges", id, "filter of shard Some(7): Changes");
+    check("eth_getFilterLogs", id, "filter of shard Some(7): Logs");
+    check("eth_uninstallFilter", id, "filter of shard Some(7): Uninstall");
+    check("eth_getFilterChanges", "[\"0x1\"]", "filter of shard None: Changes");
+    check("eth_getFilterChanges", "[1]", "-32602 invalid argument 0 (filter id)");
+    check("txpool_content", "", "builder PoolContent");
+    check("txpool_inspect", "[]", "builder PoolContent");
+    check("txpool_contentFrom", &format!("[\"{HOLDER}\"]"), "builder PoolContent");
+    check("txpool_contentFrom", "[]", "-32602 missing value for required argument 0 (address)");
+    check("eth_createAccessList", "[]", "query");
+}
+
+#[test]
+fn the_content_of_the_pool_can_be_off() {
+    let (heads, mut settings) = (chain(), settings());
+    settings.pool_content_enabled = false;
+    let view = View { heads: &heads, durable: Sequence(9), settings: &settings };
+    for method in [Method::TxpoolContent, Method::TxpoolContentFrom, Method::TxpoolInspect] {
+        let error = plan(method, b"[]", &view, &mut Vec::new()).expect_err("it is off");
+        assert_eq!(error.code, -32601);
+    }
+    assert!(plan(Method::TxpoolStatus, b"[]", &view, &mut Vec::new()).is_ok());
 }
 
 #[test]
@@ -245,9 +276,23 @@ fn refusals_have_their_codes() {
             Refusal::Halted,
             "halted: the execution client does not agree with this chain, only reads are served (sequencer_executionStatus)",
         ),
+        (
+            Refusal::HaltedByOperator,
+            "halted by the operator: nothing is admitted or built until it is taken back, reads go on",
+        ),
+        (
+            Refusal::Unsettled { what: "blocks", have: 9, max: 8 },
+            "9 blocks wait to be settled on L1, limit 8: try again (sequencer_settlementStatus)",
+        ),
+        (
+            Refusal::SettlementHalted,
+            "halted: what L1 holds is not this chain, or somebody else posts with its key, only reads are served (sequencer_settlementStatus)",
+        ),
     ];
     for (refusal, text) in unready {
         check(refusal.clone(), SubmitWait::Admission, &format!("-32005 {text}"));
+        let data = refusal_error(&B256::ZERO, &refusal, SubmitWait::Admission).data.unwrap_or_default();
+        assert!(data.starts_with("{\"retryAfter\":"), "{text}: {data}");
         check(refusal, SubmitWait::Preconfirmation, &format!("5 {text}"));
     }
     let ended = end_error(&B256::ZERO, &EndState::Replaced { by: B256::repeat_byte(2) });
@@ -275,6 +320,10 @@ fn what_is_admitted_and_not_next_has_its_codes() {
         Unready::NotExecuting,
         r#"{"code":5,"message":"The transaction is queued: this node does not execute transactions","data":"HASH"}"#,
     );
+    check(
+        Unready::Stopped,
+        r#"{"code":5,"message":"The transaction is queued: the operator has stopped building: it waits in the pool","data":"HASH"}"#,
+    );
 }
 
 #[test]
@@ -283,8 +332,8 @@ fn what_is_placed_is_pending_until_its_block_is_latest() {
     let next = memory_block(Some(&parent), vec![memory_tx(0, HOLDER, Vec::new()), memory_tx(1, HOLDER, Vec::new())]);
     let (_, open) = open_block(&next.header, &next.txs, 2);
     let mut receipt = Vec::new();
-    render_preconfirmed(&open, 1, &mut receipt).expect("entry 1 exists");
-    assert!(render_preconfirmed(&open, 2, &mut Vec::new()).is_err());
+    render_preconfirmed(&open, 1, None, &mut receipt).expect("entry 1 exists");
+    assert!(render_preconfirmed(&open, 2, None, &mut Vec::new()).is_err());
     let receipt: Value = serde_json::from_slice(&receipt).expect("JSON");
     assert_eq!((&receipt["blockHash"], &receipt["blockNumber"]), (&json!(B256::ZERO.to_string()), &json!("0x1")));
     let snapshot = state(Vec::new());

@@ -5,8 +5,10 @@ use std::sync::Arc;
 use alloy_primitives::{Bytes, Log};
 use serde_json::Value;
 
+use super::filters::rewind;
 use super::fixture::{MemoryBlock, context_of, heads, memory_block, memory_tx, open_block, place, seal, state};
 use crate::builder::block::Heads;
+use crate::builder::rewinds::Rewinds;
 use crate::primitives::{Address, B256, Sequence, ShardId};
 use crate::rpc::limits::{EVENT_PORTION_BYTES, SUBSCRIPTIONS_PER_CONNECTION_MAX};
 use crate::rpc::log_filter::LogFilter;
@@ -42,6 +44,9 @@ fn announce(subscriptions: &mut Subscriptions, heads: &Heads, durable: u64) -> (
                     format!("{}/{}", receipt["blockNumber"], receipt["transactionIndex"]).replace('"', "")
                 });
                 format!("{} placed {}", connection.connection, places.collect::<Vec<_>>().join(" "))
+            }
+            log if log["removed"] == true => {
+                format!("{} removed {}/{}", connection.connection, log["blockNumber"], log["logIndex"])
             }
             log if log.get("logIndex").is_some() => format!("{} log {}", connection.connection, log["logIndex"]),
             head => format!("{} head {}", connection.connection, head["number"]),
@@ -107,6 +112,34 @@ fn logs_are_filtered_and_pending_hashes_named() {
     let (hash0, hash1) = (format!("2 tx {}", first.txs[0].hash), format!("2 tx {}", first.txs[1].hash));
     let expected = [&hash0, &hash1, "1 log 0x0", "2 log 0x0", "1 log 0x1", "2 log 0x1"];
     check(&mut subscriptions, &after, 2, &expected.map(|line| line));
+}
+
+/// A follower took blocks back, and as many and more are in their place before the shard looked.
+#[test]
+fn replaced_blocks_are_heard_as_removed_and_then_those_in_their_place() {
+    let snapshot = state(Vec::new());
+    let genesis = memory_block(None, Vec::new());
+    let (first, other) = (next(&genesis, 2), next(&genesis, 1));
+    let (second, third) = (next(&first, 2), next(&other, 1));
+    let fourth = next(&third, 1);
+    let mut subscriptions = Subscriptions::new(ShardId(7));
+    let before = heads(std::slice::from_ref(&genesis), &snapshot, None);
+    subscriptions.add(FIRST, SubscriptionKind::Logs(Box::default()), &before, Sequence(1)).expect("room");
+    subscriptions.add(SECOND, SubscriptionKind::NewHeads, &before, Sequence(1)).expect("room");
+    check(
+        &mut subscriptions,
+        &heads(&[genesis.clone(), first.clone()], &snapshot, None),
+        9,
+        &["2 head 0x1", "1 log 0x0", "1 log 0x1"],
+    );
+    let rewinds = Arc::new(Rewinds::default().with(rewind(&[first, second])));
+    let after = heads(&[genesis.clone(), other.clone(), third, fourth], &snapshot, None).rewound(&rewinds);
+    assert!(subscriptions.has_news(&after, Sequence(0)));
+    // Block 2 was never heard of.
+    let gone = ["1 removed 0x1/0x0", "1 removed 0x1/0x1"];
+    let come = ["2 head 0x1", "1 log 0x0", "2 head 0x2", "1 log 0x0", "2 head 0x3", "1 log 0x0"];
+    check(&mut subscriptions, &after, 9, &[&gone[..], &come].concat());
+    check(&mut subscriptions, &after, 9, &[]);
 }
 
 /// Portions until nothing is left: all lines, and the bytes of the largest portion.

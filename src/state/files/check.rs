@@ -13,57 +13,105 @@ const WHOLE_BITS: u64 = 0xffff_ffff << 32;
 
 /// Changes the child positions of a run of nodes to what `resolve` says, and writes the checks. `base`: where the first word will lie.
 pub fn seal(words: &mut [u64], base: Position, resolve: impl Fn(Position) -> Position) {
-    let mut at = 0;
-    while at < words.len() {
-        let node = &mut words[at..];
-        let count = node_words(node).expect("a writer makes known kinds only");
-        for place in child_words(node) {
-            node[place] = resolve(node[place]);
-        }
-        let position = base + at as u64;
-        if is_branch(node[0]) {
-            node[0] &= !(BRANCH_WAY_BITS | BRANCH_HASH_BITS);
-            let ways = child_words(node).end;
-            node[0] |= way_check(position, &node[..ways]) << 48 | hash_check(position, &node[ways..count]) << 3;
-        } else {
-            node[0] &= !WHOLE_BITS;
-            node[0] |= whole_check(position, &node[..count]) << 32;
-        }
-        at += count;
+    #[cfg(target_arch = "x86_64")]
+    if has_instruction() {
+        // SAFETY: the instructions are there.
+        return unsafe { seal_by_instruction(words, base, resolve) };
     }
+    seal_with(words, base, resolve, crc_by_library);
 }
 
 /// Whether header and child positions of a branch are as they were written.
 #[inline]
 pub fn is_way_sound(position: Position, words: &[u64]) -> bool {
     let ways = words.get(..child_words(words).end);
-    ways.is_some_and(|ways| is_branch(words[0]) && way_check(position, ways) == words[0] >> 48)
+    ways.is_some_and(|ways| is_branch(words[0]) && way_check(position, ways, crc) == words[0] >> 48)
 }
 
 /// Whether the node that `words` starts with is as it was written.
 pub fn is_sound(position: Position, words: &[u64]) -> bool {
-    let Some(node) = node_words(words).and_then(|count| words.get(..count)) else { return false };
-    if is_branch(node[0]) {
-        let (ways, hashes) = node.split_at(child_words(node).end);
-        way_check(position, ways) == node[0] >> 48 && hash_check(position, hashes) == (node[0] & BRANCH_HASH_BITS) >> 3
-    } else {
-        whole_check(position, node) == node[0] >> 32
+    #[cfg(target_arch = "x86_64")]
+    if has_instruction() {
+        // SAFETY: the instructions are there.
+        return unsafe { is_sound_by_instruction(position, words) };
+    }
+    is_sound_with(position, words, crc_by_library)
+}
+
+/// Whether [`crc_by_instruction`] may be called, and what stands around it.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+fn has_instruction() -> bool {
+    std::arch::is_x86_feature_detected!("sse4.2") && std::arch::is_x86_feature_detected!("popcnt")
+}
+
+/// The whole loop is compiled for the instructions: a call for each check costs as much as the check of a small node.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "sse4.2,popcnt")]
+fn seal_by_instruction(words: &mut [u64], base: Position, resolve: impl Fn(Position) -> Position) {
+    seal_with(words, base, resolve, |seed, words| crc_by_instruction(seed, words));
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "sse4.2,popcnt")]
+fn is_sound_by_instruction(position: Position, words: &[u64]) -> bool {
+    is_sound_with(position, words, |seed, words| crc_by_instruction(seed, words))
+}
+
+#[inline(always)]
+fn seal_with(
+    words: &mut [u64],
+    base: Position,
+    resolve: impl Fn(Position) -> Position,
+    crc: impl Fn(u64, &[u64]) -> u32,
+) {
+    let mut at = 0;
+    while at < words.len() {
+        let node = &mut words[at..];
+        let count = node_words(node).expect("a writer makes known kinds only");
+        let children = child_words(node);
+        let ways = children.end;
+        for child in &mut node[children] {
+            *child = resolve(*child);
+        }
+        let position = base + at as u64;
+        if is_branch(node[0]) {
+            let header = node[0] & !(BRANCH_WAY_BITS | BRANCH_HASH_BITS);
+            let hashes = hash_check(position, &node[ways..count], &crc);
+            node[0] = header | way_check(position, &node[..ways], &crc) << 48 | hashes << 3;
+        } else {
+            node[0] &= !WHOLE_BITS;
+            node[0] |= whole_check(position, &node[..count], &crc) << 32;
+        }
+        at += count;
     }
 }
 
-#[inline]
-fn way_check(position: Position, ways: &[u64]) -> u64 {
+#[inline(always)]
+fn is_sound_with(position: Position, words: &[u64], crc: impl Fn(u64, &[u64]) -> u32) -> bool {
+    let Some(node) = node_words(words).and_then(|count| words.get(..count)) else { return false };
+    if is_branch(node[0]) {
+        let (ways, hashes) = node.split_at(child_words(node).end);
+        way_check(position, ways, &crc) == node[0] >> 48
+            && hash_check(position, hashes, &crc) == (node[0] & BRANCH_HASH_BITS) >> 3
+    } else {
+        whole_check(position, node, &crc) == node[0] >> 32
+    }
+}
+
+#[inline(always)]
+fn way_check(position: Position, ways: &[u64], crc: impl Fn(u64, &[u64]) -> u32) -> u64 {
     u64::from(crc(position ^ ways[0] & !(BRANCH_WAY_BITS | BRANCH_HASH_BITS), &ways[1..])) & 0xffff
 }
 
-#[inline]
-fn hash_check(position: Position, hashes: &[u64]) -> u64 {
+#[inline(always)]
+fn hash_check(position: Position, hashes: &[u64], crc: impl Fn(u64, &[u64]) -> u32) -> u64 {
     // Not the lowest bits: some single flips leave those as they are.
     u64::from(crc(position, hashes)) >> 4 & 0x1fff
 }
 
-#[inline]
-fn whole_check(position: Position, node: &[u64]) -> u64 {
+#[inline(always)]
+fn whole_check(position: Position, node: &[u64], crc: impl Fn(u64, &[u64]) -> u32) -> u64 {
     u64::from(crc(position.rotate_left(32) ^ node[0] & !WHOLE_BITS, &node[1..]))
 }
 
@@ -71,15 +119,20 @@ fn whole_check(position: Position, node: &[u64]) -> u64 {
 #[inline]
 fn crc(seed: u64, words: &[u64]) -> u32 {
     #[cfg(target_arch = "x86_64")]
-    if std::arch::is_x86_feature_detected!("sse4.2") {
+    if has_instruction() {
         // SAFETY: the instruction is there.
         return unsafe { crc_by_instruction(seed, words) };
     }
+    crc_by_library(seed, words)
+}
+
+fn crc_by_library(seed: u64, words: &[u64]) -> u32 {
     crc_with(seed, words, |crc, word| u64::from(!crc32c::crc32c_append(!(crc as u32), &word.to_le_bytes())))
 }
 
 #[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "sse4.2")]
+#[inline]
+#[target_feature(enable = "sse4.2,popcnt")]
 fn crc_by_instruction(seed: u64, words: &[u64]) -> u32 {
     crc_with(seed, words, |crc, word| std::arch::x86_64::_mm_crc32_u64(crc, word))
 }

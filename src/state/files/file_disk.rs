@@ -17,8 +17,8 @@ use crate::runtime::address_range::AddressRange;
 use crate::runtime::file;
 use crate::state::StateError;
 
-/// Piece in which a segment is filled with zeros.
-const ZERO_WORDS: usize = 128 << 10;
+/// Piece in which a segment is filled with zeros: 2 MiB, so that a file system with large folios keeps it in one, and one entry maps it.
+const ZERO_WORDS: usize = 256 << 10;
 const SPARE: &str = "spare";
 
 /// See the module's text.

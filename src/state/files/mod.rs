@@ -9,6 +9,7 @@
 //! write or sync nothing is written any more.
 //! Formats: `docs/STATE_FORMAT.md`. Deliberately absent: who calls it when, see `topology.rs`.
 
+pub mod absent_disk;
 pub mod check;
 pub mod disk;
 pub mod file_disk;
@@ -27,12 +28,13 @@ use std::sync::{Arc, Weak};
 
 use alloy_primitives::{Address, B256, Bytes, U256};
 use rayon::ThreadPool;
-use rayon::prelude::*;
 
 use crate::crypto::keccak::keccak256;
 use crate::runtime::address_range::AddressRange;
 use crate::runtime::file::bytes_of;
+use crate::state::trie::crew::Crew;
 use crate::state::trie::node::{Link, Node, Position, Slot, key_words};
+use crate::state::trie::prefetch::{Ahead, Goal};
 use crate::state::trie::reclaim::{self, Cursor, Roots};
 use crate::state::trie::writer::root_hash;
 use crate::state::trie::{self, Space, account_leaf, find};
@@ -77,7 +79,8 @@ pub struct FileStore {
     unreclaimed_words: usize,
     written_words: u64,
     buffers: Vec<Vec<u64>>,
-    finalized_number: u64,
+    /// Places in the range that were written and whose pages are not mapped yet.
+    unmapped: Vec<std::ops::Range<usize>>,
     is_failed: bool,
 }
 
@@ -134,12 +137,6 @@ impl FileStore {
     #[must_use]
     pub fn geometry(&self) -> Geometry {
         self.geometry
-    }
-
-    /// Blocks above may still be rolled back one by one; below, one in [`SPARSE_BLOCKS`] need not be retained any more. Until it is called,
-    /// everything is final.
-    pub fn finalize(&mut self, number: u64) {
-        self.finalized_number = number;
     }
 
     /// Words written since the store was opened: by commits, and by moving what is alive.
@@ -242,7 +239,8 @@ impl FileStore {
     fn changed(&mut self, stamp: Stamp, parent: &Version, changes: &StateChanges) -> Result<Version, StateError> {
         let mut buffers = std::mem::take(&mut self.buffers);
         let mut draft = FileDraft::new(self.space(parent.space.first()), &mut buffers);
-        let root = trie::commit::commit(&self.pool, parent.root_link(), &mut draft, changes);
+        let crew = Crew::new(&self.pool, trie::commit::is_spread(changes));
+        let root = trie::commit::commit(crew, parent.root_link(), &mut draft, changes);
         let codes_root = Link { node: parent.roots.codes, slot: Slot::hash(parent.codes_root) };
         let codes = root.and_then(|root| {
             trie::commit::commit_codes(codes_root, &mut draft, &changes.codes).map(|codes| (root, codes))
@@ -279,11 +277,8 @@ impl FileStore {
             check::seal(words, *base, |position| resolve(position, &bases));
             crc32c::crc32c(bytes_of(words))
         };
-        let crcs: Vec<u32> = if is_spread {
-            self.pool.install(|| runs.par_iter_mut().zip(&bases).map(seal).collect())
-        } else {
-            runs.iter_mut().zip(&bases).map(seal).collect()
-        };
+        let crew = Crew::new(&self.pool, is_spread);
+        let crcs = crew.each(runs.iter_mut().zip(&bases), seal);
         let written = self.write(&runs, &bases, &crcs);
         if let Err(error) = written {
             self.is_failed = true;
@@ -346,15 +341,21 @@ impl FileStore {
             parts.push(&zeros[..padding as usize]);
             self.disk.write(segment, (start - geometry.start(segment)) * 8, &parts)?;
             self.written_words += words + padding;
-            self.range.populate(
-                geometry.place(segment) + ((start - geometry.start(segment)) * 8) as usize,
-                (words * 8) as usize,
-            );
+            let place = geometry.place(segment) + ((start - geometry.start(segment)) * 8) as usize;
+            self.unmapped.push(place..place + (words * 8) as usize);
             self.checked = start..start + words;
-            self.checked_crc =
-                batch.iter().fold(0, |crc, run| crc32c::crc32c_combine(crc, crcs[*run], runs[*run].len() * 8));
+            let (first, rest) = batch.split_first().expect("a batch has a run");
+            let add = |crc, run: &usize| crc32c::crc32c_combine(crc, crcs[*run], runs[*run].len() * 8);
+            self.checked_crc = rest.iter().fold(crcs[*first], add);
         }
         Ok(())
+    }
+
+    /// Maps the pages of what was written, so that neither a reader nor the next commit has to: nobody waits for it.
+    fn map_written(&mut self) {
+        for pages in self.unmapped.drain(..) {
+            self.range.populate(pages.start, pages.len());
+        }
     }
 
     fn create_segment(&mut self, segment: u32) -> Result<(), StateError> {
@@ -382,14 +383,22 @@ impl FileStore {
         }
         self.handed.push_back(Arc::downgrade(&reader.version));
         self.cells.newest.store(Some(Arc::clone(&reader.version)));
+        self.show_retained();
         self.mark();
         reader
+    }
+
+    /// Tells others which versions can be asked for.
+    pub(super) fn show_retained(&self) {
+        self.cells
+            .retained
+            .store(Arc::new(self.retained.iter().map(|reader| Arc::downgrade(&reader.version)).collect()));
     }
 
     /// Forgets what is not retained any more.
     fn trim(&mut self) {
         let Some(old_count) = self.retained.len().checked_sub(STATE_ROOTS_RETAINED) else { return };
-        let finalized = self.finalized_number;
+        let finalized = self.cells.finalized();
         let mut index = 0;
         self.retained.retain(|reader| {
             let number = reader.version.stamp.number;
@@ -449,6 +458,7 @@ impl StateStore for FileStore {
     }
 
     fn commit_block(&mut self, stamp: Stamp, parent: &Reader, changes: &StateChanges) -> Result<Reader, StateError> {
+        self.map_written();
         if self.unreclaimed_words > reclaim::OVERDUE_WORDS {
             self.reclaim()?;
         }
@@ -474,11 +484,13 @@ impl StateStore for FileStore {
     }
 
     fn reclaim(&mut self) -> Result<(), StateError> {
+        self.map_written();
         let Some(newest) = self.retained.back() else { return Ok(()) };
         let appended_words = std::mem::take(&mut self.unreclaimed_words);
         let spanned_words = self.end.saturating_sub(newest.version.space.first()) as usize;
         if let Some(fuel_words) = reclaim::fuel_words(&newest.version.cursor, spanned_words, appended_words) {
             self.walk(fuel_words)?;
+            self.map_written();
         }
         self.drop_segments()
     }
@@ -515,6 +527,21 @@ impl StateCells {
     #[must_use]
     pub fn newest(&self) -> Option<Reader> {
         self.newest.load_full().map(|version| Reader { version })
+    }
+
+    /// The versions that can be asked for, oldest first.
+    #[must_use]
+    pub fn retained_versions(&self) -> Vec<Reader> {
+        self.retained.load().iter().filter_map(Weak::upgrade).map(|version| Reader { version }).collect()
+    }
+
+    /// The version that a block left, when it is still retained. Its root is asked for as well: of two blocks of one height both may be.
+    #[must_use]
+    pub fn retained(&self, number: u64, root: &B256) -> Option<Reader> {
+        let retained = self.retained.load();
+        let versions = retained.iter().rev().filter_map(Weak::upgrade);
+        let mut named = versions.filter(|version| version.stamp.number == number && version.root == *root);
+        named.next().map(|version| Reader { version })
     }
 }
 
@@ -554,6 +581,11 @@ impl Reader {
     /// When there is none at the position, or it is not sound.
     pub fn node(&self, position: Position) -> Result<Node<'_>, StateError> {
         self.version.space.node(position)
+    }
+
+    /// Asks for the nodes on the way to what comes after `goals`, for who is at a node on the way to these.
+    pub fn follow<G: Goal>(&self, ahead: &mut Ahead<'_, G>, goals: &[G]) {
+        ahead.follow(&self.version.space, goals);
     }
 
     /// What the version stands for.

@@ -122,7 +122,7 @@ impl FileStore {
         };
         let retained: VecDeque<Reader> = slot.entries.iter().enumerate().map(version).collect();
         let handed = retained.iter().map(|reader| Arc::downgrade(&reader.version)).collect();
-        Self {
+        let store = Self {
             pool,
             disk,
             geometry,
@@ -138,10 +138,12 @@ impl FileStore {
             unreclaimed_words: 0,
             written_words: 0,
             buffers: Vec::new(),
-            finalized_number: u64::MAX,
+            unmapped: Vec::new(),
             is_failed: false,
             range,
-        }
+        };
+        store.show_retained();
+        store
     }
 }
 

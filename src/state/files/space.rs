@@ -216,7 +216,13 @@ impl Draft for FileDraft<'_> {
     }
 
     fn buffer(&mut self, capacity_words: usize) -> Vec<u64> {
-        let mut buffer = self.buffers.pop().unwrap_or_default();
+        // The smallest that is large enough, or else the largest: pages that have been touched before are worth much.
+        let fit = |(_, buffer): &(usize, &Vec<u64>)| {
+            let capacity = buffer.capacity();
+            if capacity >= capacity_words { (false, capacity) } else { (true, usize::MAX - capacity) }
+        };
+        let best = self.buffers.iter().enumerate().min_by_key(fit).map(|(index, _)| index);
+        let mut buffer = best.map_or_else(Vec::new, |index| self.buffers.swap_remove(index));
         buffer.reserve(capacity_words);
         buffer
     }

@@ -3,10 +3,10 @@
 //! Newest mark ([`StateCells`]) → syncs → what is durable ([`StateCells`]). Owner: the `state-sync` thread; a simulation calls it between two commits.
 //! Invariant: a slot is written only when everything that it names is durable, and the other slot as well. A failed sync is final.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 
-use arc_swap::ArcSwapOption;
+use arc_swap::{ArcSwap, ArcSwapOption};
 
 use super::Version;
 use super::disk::{Disk, ROOTS, SyncPoint};
@@ -20,6 +20,10 @@ pub struct StateCells {
     pub mark: ArcSwapOption<Slot>,
     /// The newest version. Written by the state thread after each commit.
     pub(super) newest: ArcSwapOption<Version>,
+    /// The versions that can be asked for, oldest first. Written by the state thread after each block; the store alone keeps them alive.
+    pub(super) retained: ArcSwap<Vec<Weak<Version>>>,
+    /// Blocks up to this one are final: see [`StateCells::finalize`].
+    finalized_number: AtomicU64,
     /// Block that the newest durable slot stands for; `u64::MAX`: none yet. Written by the syncer.
     pub durable_number: AtomicU64,
     /// Journal sequence that the *older* durable slot stands for: what came before is not needed to make the state again. Written by the syncer.
@@ -35,11 +39,29 @@ impl Default for StateCells {
         Self {
             mark: ArcSwapOption::empty(),
             newest: ArcSwapOption::empty(),
+            retained: ArcSwap::default(),
+            finalized_number: AtomicU64::new(u64::MAX),
             durable_number: AtomicU64::new(u64::MAX),
             held_sequence: AtomicU64::new(0),
             free_below: AtomicU64::new(0),
             is_poisoned: AtomicBool::new(false),
         }
+    }
+}
+
+impl StateCells {
+    /// Says which block is final. Versions above are retained beyond the last [`crate::state::STATE_ROOTS_RETAINED`] as well, one in
+    /// [`super::SPARSE_BLOCKS`], because a reorganisation may lead back to them. Until it is called everything is final, as without an L1.
+    pub fn finalize(&self, number: u64) {
+        // ORDERING: Relaxed: a number by itself, which the next commit follows or the one after.
+        self.finalized_number.store(number, Ordering::Relaxed);
+    }
+
+    /// The newest final block.
+    #[must_use]
+    pub fn finalized(&self) -> u64 {
+        // ORDERING: as in `finalize`.
+        self.finalized_number.load(Ordering::Relaxed)
     }
 }
 

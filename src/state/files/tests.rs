@@ -357,7 +357,8 @@ fn codes_are_found_by_hash_and_survive() {
 fn the_last_roots_and_some_older_ones_are_retained() {
     let (pool, disk) = (pool(), StateDisk::new(7));
     let (mut store, mut syncer) = open(&pool, &disk).unwrap();
-    store.finalize(100);
+    let cells = store.cells();
+    cells.finalize(100);
     let mut reader = store.empty();
     let mut roots = Vec::new();
     for number in 0..400 {
@@ -371,6 +372,13 @@ fn the_last_roots_and_some_older_ones_are_retained() {
     let found: Vec<u64> = (0..400).filter(|number| store.retained(&roots[*number as usize]).is_some()).collect();
     let expected: Vec<u64> = [128, 192, 256].into_iter().chain(272..400).collect();
     assert_eq!(found, expected);
+    // Any thread finds them by number and root, and only so.
+    let cells = store.cells();
+    let of_cells: Vec<u64> =
+        (0..400).filter(|number| cells.retained(*number, &roots[*number as usize]).is_some()).collect();
+    assert_eq!(of_cells, expected);
+    assert!(cells.retained(300, &roots[301]).is_none() && cells.retained(301, &roots[300]).is_none());
+    assert_eq!(cells.retained(300, &roots[300]).unwrap().root(), roots[300]);
 }
 
 /// Blocks for long: the disk stays bounded, what is written stays under twice what commits append, and readers keep what they hold.

@@ -29,6 +29,7 @@ use crate::state::{
     Account, AccountProof, ROOT_EMPTY, STATE_ROOTS_RETAINED, StateChanges, StateError, StateReader, StateStore,
 };
 
+use crate::state::trie::crew::Crew;
 use crate::state::trie::node::{Link, Node, Position, Slot, key_words};
 use crate::state::trie::reclaim::{self, Cursor, Roots};
 use crate::state::trie::writer::root_hash;
@@ -90,7 +91,8 @@ impl MemoryStore {
 
     fn changed(&mut self, parent: &Version, changes: &StateChanges) -> Result<Version, StateError> {
         let mut draft = Growing { segments: parent.segments.clone(), segment_next: &mut self.segment_next };
-        let root = trie::commit::commit(&self.pool, parent.root_link(), &mut draft, changes)?;
+        let crew = Crew::new(&self.pool, trie::commit::is_spread(changes));
+        let root = trie::commit::commit(crew, parent.root_link(), &mut draft, changes)?;
         let segments = draft.segments;
         let mut codes = parent.codes.clone();
         codes.add(&changes.codes);

@@ -13,7 +13,7 @@ use rand::{Rng, SeedableRng};
 use super::segment::Segments;
 use super::*;
 use crate::state::trie::node::{self, Link, Slot, key_words};
-use crate::state::trie::writer::{Change, Value, Writer, root_hash};
+use crate::state::trie::writer::{Change, Updates, Value, Writer, root_hash};
 use crate::state::{AccountChange, AccountInfo, CODE_HASH_EMPTY};
 
 /// The naive state: plain maps, roots computed from nothing.
@@ -219,17 +219,20 @@ proptest! {
         let mut model: BTreeMap<B256, U256> = BTreeMap::new();
         for (step, entries) in steps.into_iter().enumerate() {
             let segment = step as u32 + 1;
-            let changes: Vec<Change> = entries
-                .iter()
+            let values: Vec<U256> = entries.values().map(|value| U256::from(*value)).collect();
+            let changes: Vec<Change<'_>> = entries
+                .keys()
+                .zip(&values)
                 .map(|(key, value)| {
-                    let value = if *value == 0 { Value::Delete } else { Value::Slot(U256::from(*value)) };
+                    let value = if value.is_zero() { Value::Delete } else { Value::Slot(value) };
                     Change { key: key_words(key), value }
                 })
                 .collect();
-            let mut writer = Writer::new(&segments, segment, &[], changes.len());
+            let mut writer = Writer::new(&segments, Updates::default());
+            writer.begin(segment, Vec::new());
             writer.update_root(root, 0, &changes).unwrap();
             root = writer.hash().unwrap()[0];
-            let words = writer.into_words();
+            let words = writer.finish();
             segments.add(segment, words);
             for (key, value) in entries {
                 if value == 0 {
@@ -427,6 +430,8 @@ fn account_encoding_equals_alloy() {
         let info = AccountInfo { nonce: account.nonce, balance_wei: account.balance_wei, code_hash: account.code_hash };
         let mut expected = Vec::new();
         trie_account(&info, account.storage_root).encode(&mut expected);
-        assert_eq!(node::account_rlp(&account, &mut [0; 112]), expected);
+        let mut value = [0; node::VALUE_BYTES];
+        let bytes = node::account_rlp(&account, &mut value);
+        assert_eq!(value[..bytes], expected);
     }
 }

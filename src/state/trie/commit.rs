@@ -1,23 +1,30 @@
 //! A block's changes on a version: storage tries first, then the account trie that holds their roots.
 
-use alloy_primitives::{B256, Bytes};
-use rayon::ThreadPool;
-use rayon::prelude::*;
+use std::ops::Range;
 
+use alloy_primitives::{B256, Bytes, U256};
+
+use super::crew::Crew;
 use super::node::{Key, Link, Node, Slot, WIDTH, key_words};
-use super::writer::{AccountUpdate, Change, StorageUpdate, Value, Writer, group_len, root_hash, words_of};
-use super::{Draft, Space, account_leaf, empty_link};
+use super::writer::{Change, Updates, Value, Writer, group_len, words_of};
+use super::{Draft, account_leaf, empty_link};
 use crate::crypto::keccak::keccak256_each;
 use crate::state::{AccountChange, StateChanges, StateError};
 
 /// From this many changes on, the work is spread: below, waking threads (40–80 µs) costs more than it saves.
-const SPREAD_CHANGES: usize = 256;
+const SPREAD_CHANGES: usize = 100;
 /// Tries with at least this many changes are split below their root branch.
-const SPLIT_CHANGES: usize = 256;
+const SPLIT_CHANGES: usize = 100;
 /// Pieces of work: the subtries below a root branch.
 const PIECES: usize = WIDTH;
+/// Fewest runs of spread work: who comes late then finds something to do.
+const RUNS_MIN: usize = 4;
+/// Changes of a run, about: with fewer, the lanes that hash a level together are not full.
+const RUN_CHANGES: usize = 256;
 /// Keys hashed by one thread at a time.
-const KEY_HASHES: usize = 1024;
+const KEY_HASHES: usize = 512;
+/// From this many changes on, they are put in order by the first byte of their keys before they are sorted.
+const BUCKET_CHANGES: usize = 1_024;
 
 /// Changes of one trie, or of one of the subtries below its root branch.
 struct Piece<'a> {
@@ -25,18 +32,19 @@ struct Piece<'a> {
     /// `None`: the whole trie.
     digit: Option<usize>,
     old: Link,
-    changes: &'a [Change],
+    changes: &'a [Change<'a>],
 }
 
 /// A trie to change.
 struct Trie<'a> {
     old: Link,
-    changes: &'a [Change],
+    changes: &'a [Change<'a>],
 }
 
 /// What a commit works on: the nodes of the new version so far.
-struct Commit<'d, D> {
+struct Commit<'d, 'p, D> {
     draft: &'d mut D,
+    crew: Crew<'p>,
 }
 
 /// Whether so many changes, those of accounts and slots together, are worth waking the pool.
@@ -50,17 +58,12 @@ pub fn is_spread(changes: &StateChanges) -> bool {
 /// # Errors
 /// Repeated accounts or slots, a node that is not sound, too many new nodes.
 pub fn commit<D: Draft + Send>(
-    pool: &ThreadPool,
+    crew: Crew<'_>,
     parent: Link,
     draft: &mut D,
     changes: &StateChanges,
 ) -> Result<Link, StateError> {
-    let mut commit = Commit { draft };
-    if is_spread(changes) {
-        pool.install(|| commit.apply(parent, &changes.accounts, true))
-    } else {
-        commit.apply(parent, &changes.accounts, false)
-    }
+    Commit { draft, crew }.apply(parent, &changes.accounts)
 }
 
 /// Adds codes to the trie of codes below `parent`, each under its hash. Those that are there stay where they are.
@@ -71,85 +74,96 @@ pub fn commit_codes<D: Draft>(parent: Link, draft: &mut D, codes: &[(B256, Bytes
     if codes.is_empty() {
         return Ok(parent);
     }
-    let mut changes: Vec<Change> =
+    let mut changes: Vec<Change<'_>> =
         (0..).zip(codes).map(|(index, (hash, _))| Change { key: key_words(hash), value: Value::Code(index) }).collect();
     changes.sort_unstable_by_key(|change| change.key);
     changes.dedup_by_key(|change| change.key);
     let words: usize = codes.iter().map(|(_, code)| 8 + code.len() / 8).sum();
     let segment = draft.segment_next();
     let buffer = draft.buffer(words);
-    let mut writer = Writer::over(&*draft, segment, &[], buffer).with_codes(codes);
+    let mut writer = Writer::new(&*draft, Updates { codes, ..Updates::default() });
+    writer.begin(segment, buffer);
     writer.update_root(parent, 0, &changes)?;
     let links = writer.hash()?;
-    let words = writer.into_words();
+    let words = writer.finish();
     draft.add(segment, words);
     Ok(links[0])
 }
 
-impl<D: Draft> Commit<'_, D> {
-    fn apply(&mut self, parent: Link, accounts: &[AccountChange], spread: bool) -> Result<Link, StateError> {
-        let keys = hash_keys(accounts.len(), spread, |index| accounts[index].address.as_slice());
-        let order = sorted(&keys, spread);
-        if let Some(pair) = order.windows(2).find(|pair| keys[pair[0]] == keys[pair[1]]) {
-            return Err(StateError::AccountRepeated { address: accounts[pair[0]].address });
+impl<D: Draft> Commit<'_, '_, D> {
+    fn apply(&mut self, parent: Link, accounts: &[AccountChange]) -> Result<Link, StateError> {
+        let crew = self.crew;
+        crew.rouse();
+        let message = |index: usize| &accounts[index].address;
+        let value = |index: usize| match accounts[index].account {
+            // Lossless: a block has fewer changes by far.
+            Some(_) => Value::Account(index as u32),
+            None => Value::Delete,
+        };
+        let changes = hashed(crew, accounts.len(), message, value);
+        let storages = self.change_storages(parent, accounts, &changes)?;
+        let changes = in_order(crew, changes);
+        if has_repeated(&changes) {
+            return Err(repeated_account(accounts));
         }
-        let storages = storage_changes(accounts, spread)?;
-        let tries = storage_tries(&*self.draft, parent, accounts, &keys, &storages, spread)?;
-        let with_storage = || (0..accounts.len()).filter(|index| has_storage_changes(&accounts[*index]));
-        let roots = self.change_tries(&tries, &[], spread)?;
+        let updates = Updates { accounts, storages: &storages, codes: &[] };
+        let trie = Trie { old: parent, changes: &changes };
+        Ok(self.change_tries(&[trie], updates)?[0])
+    }
 
-        let mut updates = Vec::with_capacity(accounts.len());
-        let mut storage_updates = vec![StorageUpdate::Keep; accounts.len()];
-        for (index, link) in with_storage().zip(&roots) {
-            storage_updates[index] = StorageUpdate::Root { node: link.node, root: root_hash(link) };
+    /// Changes the storage tries of all accounts. `changes` are those of the accounts, in the order of these. Answers the new storages by the
+    /// accounts' indexes, in ascending order.
+    fn change_storages(
+        &mut self,
+        parent: Link,
+        accounts: &[AccountChange],
+        changes: &[Change<'_>],
+    ) -> Result<Vec<(u32, Link)>, StateError> {
+        let indexes: Vec<usize> = (0..accounts.len()).filter(|index| has_storage_changes(&accounts[*index])).collect();
+        if indexes.is_empty() {
+            return Ok(Vec::new());
         }
-        let mut account_changes = Vec::with_capacity(accounts.len());
-        for index in order {
-            let value = match accounts[index].account {
-                Some(info) => {
-                    updates.push(AccountUpdate { info, storage: storage_updates[index] });
-                    Value::Account(updates.len() as u32 - 1)
-                }
-                None => Value::Delete,
-            };
-            account_changes.push(Change { key: keys[index], value });
-        }
-        let trie = Trie { old: parent, changes: &account_changes };
-        Ok(self.change_tries(&[trie], &updates, spread)?[0])
+        let (storage, ranges) = storage_changes(self.crew, accounts, &indexes)?;
+        let space = &*self.draft;
+        let old = |index: usize| -> Result<Link, StateError> {
+            if accounts[index].storage_cleared {
+                return Ok(empty_link());
+            }
+            let leaf = account_leaf(space, parent.node, &changes[index].key)?;
+            Ok(leaf
+                .map_or(empty_link(), |leaf| Link { node: leaf.storage, slot: Slot::hash(leaf.account.storage_root) }))
+        };
+        let old = self.crew.each(indexes.iter().copied(), old).into_iter().collect::<Result<Vec<Link>, _>>()?;
+        let tries: Vec<Trie<'_>> =
+            old.into_iter().zip(ranges).map(|(old, range)| Trie { old, changes: &storage[range] }).collect();
+        let roots = self.change_tries(&tries, Updates::default())?;
+        Ok(indexes.into_iter().map(|index| index as u32).zip(roots).collect())
     }
 
     /// Changes tries and adds the runs written. The results are in the order of the tries.
-    fn change_tries(
-        &mut self,
-        tries: &[Trie<'_>],
-        updates: &[AccountUpdate],
-        spread: bool,
-    ) -> Result<Vec<Link>, StateError> {
+    fn change_tries(&mut self, tries: &[Trie<'_>], updates: Updates<'_>) -> Result<Vec<Link>, StateError> {
         let mut roots: Vec<Link> = tries.iter().map(|trie| trie.old).collect();
         let mut split: Vec<(usize, [Link; WIDTH])> = Vec::new();
-        let pieces = self.pieces(tries, spread, &mut split)?;
-        let bins = bins(&pieces, if spread { PIECES } else { 1 });
+        let pieces = self.pieces(tries, &mut split)?;
+        let bins = bins(&pieces, self.run_count(&pieces));
         let first_segment = self.draft.segment_next();
-        let buffers: Vec<Vec<u64>> = bins
-            .iter()
-            .map(|pieces| pieces.iter().map(|piece| piece.changes.len()).sum())
-            .map(|change_count| self.draft.buffer(words_of(change_count)))
-            .collect();
+        let mut buffers: Vec<Vec<u64>> = Vec::with_capacity(bins.len());
+        for pieces in &bins {
+            let change_count = pieces.iter().map(|piece| piece.changes.len()).sum();
+            buffers.push(self.draft.buffer(words_of(change_count)));
+        }
         let space = &*self.draft;
-        let work = |((bin, pieces), buffer): ((usize, &&[Piece<'_>]), Vec<u64>)| {
-            let mut writer = Writer::over(space, first_segment + bin as u32, updates, buffer);
+        let work = |writer: &mut Writer<'_, D>, ((bin, pieces), buffer): ((usize, &&[Piece<'_>]), Vec<u64>)| {
+            writer.begin(first_segment + bin as u32, buffer);
             for piece in *pieces {
                 writer.update_root(piece.old, usize::from(piece.digit.is_some()), piece.changes)?;
             }
             let links = writer.hash()?;
-            Ok((links, writer.into_words()))
+            Ok::<_, StateError>((links, writer.finish()))
         };
-        let written: Vec<(Vec<Link>, Vec<u64>)> = if spread {
-            bins.par_iter().enumerate().zip(buffers).map(work).collect::<Result<_, StateError>>()?
-        } else {
-            bins.iter().enumerate().zip(buffers).map(work).collect::<Result<_, StateError>>()?
-        };
-        for ((links, words), (bin, pieces)) in written.into_iter().zip(bins.iter().enumerate()) {
+        let written = self.crew.each_with(bins.iter().enumerate().zip(buffers), || Writer::new(space, updates), work);
+        for (written, (bin, pieces)) in written.into_iter().zip(bins.iter().enumerate()) {
+            let (links, words) = written?;
             self.draft.add(first_segment + bin as u32, words);
             for (piece, link) in pieces.iter().zip(links) {
                 match piece.digit {
@@ -165,6 +179,15 @@ impl<D: Draft> Commit<'_, D> {
         Ok(roots)
     }
 
+    /// Into how many runs the work is cut.
+    fn run_count(&self, pieces: &[Piece<'_>]) -> usize {
+        if !self.crew.is_spread() {
+            return 1;
+        }
+        let change_count: usize = pieces.iter().map(|piece| piece.changes.len()).sum();
+        (change_count / RUN_CHANGES).next_power_of_two().clamp(RUNS_MIN, PIECES)
+    }
+
     /// Joins the subtries of split tries.
     fn join(&mut self, split: &[(usize, [Link; WIDTH])], roots: &mut [Link]) -> Result<(), StateError> {
         if split.is_empty() {
@@ -172,14 +195,15 @@ impl<D: Draft> Commit<'_, D> {
         }
         let segment = self.draft.segment_next();
         let buffer = self.draft.buffer(words_of(0));
-        let mut writer = Writer::over(&*self.draft, segment, &[], buffer);
+        let mut writer = Writer::new(&*self.draft, Updates::default());
+        writer.begin(segment, buffer);
         for (_, children) in split {
             writer.join_root(children)?;
         }
         for ((trie, _), link) in split.iter().zip(writer.hash()?) {
             roots[*trie] = link;
         }
-        let words = writer.into_words();
+        let words = writer.finish();
         self.draft.add(segment, words);
         Ok(())
     }
@@ -188,12 +212,12 @@ impl<D: Draft> Commit<'_, D> {
     fn pieces<'c>(
         &self,
         tries: &[Trie<'c>],
-        spread: bool,
         split: &mut Vec<(usize, [Link; WIDTH])>,
     ) -> Result<Vec<Piece<'c>>, StateError> {
         let mut pieces = Vec::with_capacity(tries.len() + WIDTH);
         for (number, trie) in tries.iter().enumerate() {
-            let children = if spread && trie.changes.len() >= SPLIT_CHANGES { self.children(trie.old)? } else { None };
+            let is_split = self.crew.is_spread() && trie.changes.len() >= SPLIT_CHANGES;
+            let children = if is_split { self.children(trie.old)? } else { None };
             let Some(children) = children else {
                 pieces.push(Piece { trie: number, digit: None, old: trie.old, changes: trie.changes });
                 continue;
@@ -248,30 +272,54 @@ fn has_storage_changes(change: &AccountChange) -> bool {
     change.account.is_some() && (change.storage_cleared || !change.storage.is_empty())
 }
 
-/// Sorted changes of the storage of each account, in the order of the accounts that have some.
-fn storage_changes(accounts: &[AccountChange], spread: bool) -> Result<Vec<Vec<Change>>, StateError> {
-    let of_account = |account: &AccountChange| {
-        let slots: Vec<[u8; 32]> = account.storage.iter().map(|(slot, _)| slot.to_be_bytes()).collect();
-        let keys = hash_keys(slots.len(), spread, |index| slots[index].as_slice());
-        let mut changes: Vec<Change> = keys
-            .into_iter()
-            .zip(&account.storage)
-            .map(|(key, (_, value))| Change {
-                key,
-                value: if value.is_zero() { Value::Delete } else { Value::Slot(*value) },
-            })
-            .collect();
-        changes.sort_unstable_by_key(|change| change.key);
-        if changes.windows(2).any(|pair| pair[0].key == pair[1].key) {
-            return Err(repeated_slot(account));
-        }
-        Ok(changes)
+/// Sorted changes of the storage of each account of `indexes`, and where each account's are.
+fn storage_changes<'c>(
+    crew: Crew<'_>,
+    accounts: &'c [AccountChange],
+    indexes: &[usize],
+) -> Result<(Vec<Change<'c>>, Vec<Range<usize>>), StateError> {
+    let slots: Vec<&(U256, U256)> = indexes.iter().flat_map(|index| &accounts[*index].storage).collect();
+    let message = |index: usize| slots[index].0.to_be_bytes::<32>();
+    let value = |index: usize| match &slots[index].1 {
+        value if value.is_zero() => Value::Delete,
+        value => Value::Slot(value),
     };
-    if spread {
-        accounts.par_iter().filter(|account| has_storage_changes(account)).map(of_account).collect()
-    } else {
-        accounts.iter().filter(|account| has_storage_changes(account)).map(of_account).collect()
+    let mut changes = hashed(crew, slots.len(), message, value);
+    let mut ranges = Vec::with_capacity(indexes.len());
+    let mut end = 0;
+    for index in indexes {
+        ranges.push(end..end + accounts[*index].storage.len());
+        end += accounts[*index].storage.len();
     }
+    let mut small = Vec::with_capacity(ranges.len());
+    let mut rest = changes.as_mut_slice();
+    for range in &ranges {
+        let (own, after) = rest.split_at_mut(range.len());
+        rest = after;
+        if own.len() < BUCKET_CHANGES {
+            small.push(own);
+        } else {
+            own.copy_from_slice(&in_order(crew, own.to_vec()));
+        }
+    }
+    crew.each(small.chunks_mut(KEY_HASHES), |lists| {
+        lists.iter_mut().for_each(|list| list.sort_unstable_by_key(|change| change.key));
+    });
+    match ranges.iter().position(|range| has_repeated(&changes[range.clone()])) {
+        Some(place) => Err(repeated_slot(&accounts[indexes[place]])),
+        None => Ok((changes, ranges)),
+    }
+}
+
+fn has_repeated(sorted: &[Change<'_>]) -> bool {
+    sorted.windows(2).any(|pair| pair[0].key == pair[1].key)
+}
+
+fn repeated_account(accounts: &[AccountChange]) -> StateError {
+    let mut addresses: Vec<_> = accounts.iter().map(|change| change.address).collect();
+    addresses.sort_unstable();
+    let address = addresses.windows(2).find(|pair| pair[0] == pair[1]).map_or(addresses[0], |pair| pair[0]);
+    StateError::AccountRepeated { address }
 }
 
 fn repeated_slot(account: &AccountChange) -> StateError {
@@ -281,52 +329,58 @@ fn repeated_slot(account: &AccountChange) -> StateError {
     StateError::SlotRepeated { address: account.address, slot }
 }
 
-/// The storage tries to change: the old roots are in the parent's accounts.
-fn storage_tries<'c, S: Space>(
-    space: &S,
-    parent: Link,
-    accounts: &[AccountChange],
-    keys: &[Key],
-    storages: &'c [Vec<Change>],
-    spread: bool,
-) -> Result<Vec<Trie<'c>>, StateError> {
-    let of_account = |(index, changes): (usize, &'c Vec<Change>)| {
-        let old = if accounts[index].storage_cleared { None } else { account_leaf(space, parent.node, &keys[index])? };
-        let old =
-            old.map_or(empty_link(), |leaf| Link { node: leaf.storage, slot: Slot::hash(leaf.account.storage_root) });
-        Ok(Trie { old, changes })
+/// Changes with the hashes of messages as keys, in the order of the messages.
+fn hashed<'c, M: AsRef<[u8]>>(
+    crew: Crew<'_>,
+    count: usize,
+    message: impl Fn(usize) -> M + Sync,
+    value: impl Fn(usize) -> Value<'c> + Sync,
+) -> Vec<Change<'c>> {
+    let mut changes = vec![Change { key: Key::default(), value: Value::Delete }; count];
+    let hash = |(chunk, changes): (usize, &mut [Change<'c>])| {
+        let start = chunk * KEY_HASHES;
+        let messages: Vec<M> = (start..start + changes.len()).map(&message).collect();
+        let place = |index: usize, digest: B256| {
+            changes[index] = Change { key: key_words(&digest), value: value(start + index) };
+        };
+        keccak256_each(messages.len(), |index| messages[index].as_ref(), place);
     };
-    let indexes: Vec<usize> = (0..accounts.len()).filter(|index| has_storage_changes(&accounts[*index])).collect();
-    if spread {
-        indexes.into_par_iter().zip(storages).map(of_account).collect()
-    } else {
-        indexes.into_iter().zip(storages).map(of_account).collect()
-    }
+    crew.each(changes.chunks_mut(KEY_HASHES).enumerate(), hash);
+    changes
 }
 
-/// The order of keys.
-fn sorted(keys: &[Key], spread: bool) -> Vec<usize> {
-    let mut order: Vec<usize> = (0..keys.len()).collect();
-    if spread {
-        order.par_sort_unstable_by_key(|index| keys[*index]);
-    } else {
-        order.sort_unstable_by_key(|index| keys[*index]);
+/// Changes of one trie in the order of their keys.
+fn in_order<'c>(crew: Crew<'_>, mut changes: Vec<Change<'c>>) -> Vec<Change<'c>> {
+    if changes.len() < BUCKET_CHANGES {
+        changes.sort_unstable_by_key(|change| change.key);
+        return changes;
     }
-    order
-}
-
-/// Hashes of messages as keys.
-fn hash_keys<'a>(count: usize, spread: bool, message: impl Fn(usize) -> &'a [u8] + Sync) -> Vec<Key> {
-    let mut keys = vec![Key::default(); count];
-    let hash = |(chunk, keys): (usize, &mut [Key])| {
-        let count = keys.len();
-        let place = |index: usize, digest: B256| keys[index] = key_words(&digest);
-        keccak256_each(count, |index| message(chunk * KEY_HASHES + index), place);
-    };
-    if spread && count > KEY_HASHES {
-        keys.par_chunks_mut(KEY_HASHES).enumerate().for_each(hash);
-    } else {
-        keys.chunks_mut(KEY_HASHES).enumerate().for_each(hash);
+    let first_byte = |change: &Change<'_>| (change.key[0] >> 56) as usize;
+    let mut counts = [0_usize; 256];
+    changes.iter().for_each(|change| counts[first_byte(change)] += 1);
+    let mut next = [0_usize; 256];
+    for byte in 1..256 {
+        next[byte] = next[byte - 1] + counts[byte - 1];
     }
-    keys
+    let mut ordered = vec![changes[0]; changes.len()];
+    for change in &changes {
+        let place = &mut next[first_byte(change)];
+        ordered[*place] = *change;
+        *place += 1;
+    }
+    let mut rest = ordered.as_mut_slice();
+    let mut groups = Vec::with_capacity(PIECES);
+    for counts in counts.chunks(256 / PIECES) {
+        let (group, after) = rest.split_at_mut(counts.iter().sum());
+        groups.push((counts, group));
+        rest = after;
+    }
+    crew.each(groups, |(counts, mut group)| {
+        for count in counts {
+            let (bucket, after) = std::mem::take(&mut group).split_at_mut(*count);
+            bucket.sort_unstable_by_key(|change| change.key);
+            group = after;
+        }
+    });
+    ordered
 }

@@ -6,6 +6,7 @@
 //! Deliberately absent: where words are kept and for how long, checksums, disk.
 
 pub mod commit;
+pub mod crew;
 pub mod node;
 pub mod prefetch;
 pub mod proof;

@@ -80,16 +80,18 @@ impl Slot {
         Self { words: key_words(&bytes), embedded: true }
     }
 
-    /// Appends the slot to the RLP of the parent.
-    fn write(self, out: &mut Vec<u8>) {
+    /// Writes the slot into the RLP of the parent; answers its length there. `out` has 33 bytes or more.
+    #[inline]
+    fn write(self, out: &mut [u8]) -> usize {
         let bytes = key_bytes(&self.words);
         if self.embedded {
-            out.extend_from_slice(&bytes[..embedded_bytes(&bytes)]);
-        } else {
-            let mut item = [0xa0; 33];
-            item[1..].copy_from_slice(bytes.as_slice());
-            out.extend_from_slice(&item);
+            out[..32].copy_from_slice(bytes.as_slice());
+            return embedded_bytes(&bytes);
         }
+        let out = &mut out[..33];
+        out[0] = 0xa0;
+        out[1..].copy_from_slice(bytes.as_slice());
+        33
     }
 
     fn rlp_bytes(&self) -> usize {
@@ -131,6 +133,8 @@ pub struct Branch<'a> {
     pub embedded: u16,
     pub children: &'a [Position],
     pub hashes: &'a [[u64; 4]],
+    /// All of it.
+    pub words: &'a [u64],
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -173,6 +177,12 @@ impl CodeLeaf<'_> {
 }
 
 impl Branch<'_> {
+    /// Position of a child; 0 = none.
+    #[inline]
+    pub fn child_node(&self, nibble: usize) -> Position {
+        if self.mask >> nibble & 1 == 0 { 0 } else { self.children[child_ordinal(self.mask, nibble)] }
+    }
+
     pub fn child(&self, nibble: usize) -> Link {
         if self.mask >> nibble & 1 == 0 {
             return Link::default();
@@ -192,9 +202,10 @@ impl<'a> Node<'a> {
             KIND_BRANCH => {
                 let mask = (header >> 16) as u16;
                 let count = mask.count_ones() as usize;
-                let (children, rest) = words[1..].split_at_checked(count)?;
-                let hashes = rest.as_chunks::<4>().0.get(..count)?;
-                Node::Branch(Branch { mask, embedded: (header >> 32) as u16, children, hashes })
+                let words = words.get(..1 + 5 * count)?;
+                let (children, rest) = words[1..].split_at(count);
+                let hashes = rest.as_chunks::<4>().0;
+                Node::Branch(Branch { mask, embedded: (header >> 32) as u16, children, hashes, words })
             }
             KIND_EXTENSION => Node::Extension(read_extension(header, words.get(..EXTENSION_WORDS)?)),
             KIND_ACCOUNT => Node::Account(read_account(header, words)?),
@@ -214,7 +225,7 @@ impl<'a> Node<'a> {
     /// How many words the node takes.
     pub fn word_count(&self) -> usize {
         match self {
-            Node::Branch(branch) => 1 + 5 * branch.children.len(),
+            Node::Branch(branch) => branch.words.len(),
             Node::Extension(_) => EXTENSION_WORDS,
             Node::Account(leaf) => {
                 let code = leaf.account.code_hash != CODE_HASH_EMPTY;
@@ -227,24 +238,40 @@ impl<'a> Node<'a> {
 
     /// Appends the node's RLP as it is at `depth` nibbles below the root.
     pub fn encode(&self, depth: usize, out: &mut Vec<u8>) {
+        let start = out.len();
+        out.resize(start + NODE_RLP_BYTES_MAX, 0);
+        let place = out.last_chunk_mut::<NODE_RLP_BYTES_MAX>().expect("it has just been made so long");
+        let bytes = self.encode_at(depth, place);
+        out.truncate(start + bytes);
+    }
+
+    /// Writes the node's RLP as it is at `depth` nibbles below the root, and anything behind it; answers its length.
+    pub fn encode_at(&self, depth: usize, out: &mut [u8; NODE_RLP_BYTES_MAX]) -> usize {
         match self {
             Node::Branch(branch) => encode_branch(branch, out),
             Node::Extension(extension) => {
-                let mut prefix = [0; 33];
-                let prefix = hex_prefix(&extension.path, depth..extension.end, 0, &mut prefix);
-                list_header(string_bytes(prefix) + extension.child.slot.rlp_bytes(), out);
-                string(prefix, out);
-                extension.child.slot.write(out);
+                let mut prefix = [0; 40];
+                let prefix_bytes = hex_prefix(&extension.path, depth..extension.end, 0, &mut prefix);
+                let child_bytes = extension.child.slot.rlp_bytes();
+                let mut end = list_header(string_bytes(&prefix[..prefix_bytes]) + child_bytes, out);
+                end += string(&prefix[..prefix_bytes], &mut out[end..]);
+                end + extension.child.slot.write(&mut out[end..])
             }
             Node::Account(leaf) => {
-                let mut value = [0; 112];
-                encode_leaf(&leaf.key, depth, account_rlp(&leaf.account, &mut value), out);
+                let mut value = [0; VALUE_BYTES];
+                let value_bytes = account_rlp(&leaf.account, &mut value);
+                encode_leaf(&leaf.key, depth, &value, value_bytes, out)
             }
             Node::Slot(leaf) => {
-                let mut value = [0; 33];
-                encode_leaf(&leaf.key, depth, integer_rlp(&leaf.value.to_be_bytes::<32>(), &mut value), out);
+                let mut value = [0; VALUE_BYTES];
+                let value_bytes = integer_rlp(&u256_words(leaf.value), &mut value);
+                encode_leaf(&leaf.key, depth, &value, value_bytes, out)
             }
-            Node::Code(leaf) => encode_leaf(&leaf.key, depth, key_bytes(&leaf.key).as_slice(), out),
+            Node::Code(leaf) => {
+                let mut value = [0; VALUE_BYTES];
+                value[..32].copy_from_slice(key_bytes(&leaf.key).as_slice());
+                encode_leaf(&leaf.key, depth, &value, 32, out)
+            }
         }
     }
 }
@@ -330,23 +357,30 @@ pub fn write_account(leaf: &AccountLeaf, words: &mut Vec<u64>) {
     let has_code = leaf.account.code_hash != CODE_HASH_EMPTY;
     let has_storage = leaf.storage != 0;
     let flags = if has_code { FLAG_CODE } else { 0 } | if has_storage { FLAG_STORAGE } else { 0 };
-    words.push(KIND_ACCOUNT | flags);
-    words.extend_from_slice(&leaf.key);
-    words.push(leaf.account.nonce);
-    words.extend_from_slice(&u256_words(leaf.account.balance_wei));
+    let mut node = [0; ACCOUNT_WORDS_MIN + 9];
+    node[0] = KIND_ACCOUNT | flags;
+    node[1..5].copy_from_slice(&leaf.key);
+    node[5] = leaf.account.nonce;
+    node[6..10].copy_from_slice(&u256_words(leaf.account.balance_wei));
+    let mut end = ACCOUNT_WORDS_MIN;
     if has_code {
-        words.extend_from_slice(&key_words(&leaf.account.code_hash));
+        node[end..end + 4].copy_from_slice(&key_words(&leaf.account.code_hash));
+        end += 4;
     }
     if has_storage {
-        words.push(leaf.storage);
-        words.extend_from_slice(&key_words(&leaf.account.storage_root));
+        node[end] = leaf.storage;
+        node[end + 1..end + 5].copy_from_slice(&key_words(&leaf.account.storage_root));
+        end += 5;
     }
+    words.extend_from_slice(&node[..end]);
 }
 
 pub fn write_slot(leaf: &SlotLeaf, words: &mut Vec<u64>) {
-    words.push(KIND_SLOT);
-    words.extend_from_slice(&leaf.key);
-    words.extend_from_slice(&u256_words(leaf.value));
+    let mut node = [0; SLOT_WORDS];
+    node[0] = KIND_SLOT;
+    node[1..5].copy_from_slice(&leaf.key);
+    node[5..].copy_from_slice(&u256_words(leaf.value));
+    words.extend_from_slice(&node);
 }
 
 /// `code` has at most [`CODE_BYTES_MAX`] bytes.
@@ -480,86 +514,136 @@ pub fn shared_nibbles(a: &Key, b: &Key) -> usize {
     KEY_NIBBLES
 }
 
-fn encode_branch(branch: &Branch<'_>, out: &mut Vec<u8>) {
+fn encode_branch(branch: &Branch<'_>, out: &mut [u8; NODE_RLP_BYTES_MAX]) -> usize {
+    if branch.embedded != 0 {
+        return encode_branch_embedding(branch, out);
+    }
     let count = branch.children.len();
-    let payload_bytes = if branch.embedded == 0 {
-        33 * count + WIDTH - count + 1
-    } else {
-        (0..WIDTH)
-            .map(|nibble| branch.child(nibble))
-            .map(|link| if link.node == 0 { 1 } else { link.slot.rlp_bytes() })
-            .sum::<usize>()
-            + 1
-    };
-    list_header(payload_bytes, out);
-    let mut buffer = [0x80; 33 * WIDTH + 1];
-    let mut end = 0;
-    let mut ordinal = 0;
-    for nibble in 0..WIDTH {
-        if branch.mask >> nibble & 1 == 0 {
+    let payload_bytes = 33 * count + WIDTH - count + 1;
+    let start = list_header(payload_bytes, out);
+    // An absent child is one byte, so where a child lies follows from how many are before it: no step waits for the one before, and no
+    // branch of the processor depends on which children there are.
+    out[start..start + payload_bytes].fill(0x80);
+    let mut rest = branch.mask;
+    for (ordinal, hash) in branch.hashes.iter().enumerate() {
+        let nibble = rest.trailing_zeros() as usize;
+        rest &= rest.wrapping_sub(1);
+        let place = start + nibble + 32 * ordinal;
+        out[place] = 0xa0;
+        out[place + 1..place + 33].copy_from_slice(key_bytes(hash).as_slice());
+    }
+    start + payload_bytes
+}
+
+/// As [`encode_branch`], where some children lie in the branch.
+fn encode_branch_embedding(branch: &Branch<'_>, out: &mut [u8; NODE_RLP_BYTES_MAX]) -> usize {
+    let links = (0..WIDTH).map(|nibble| branch.child(nibble));
+    let item_bytes = |link: Link| if link.node == 0 { 1 } else { link.slot.rlp_bytes() };
+    let payload_bytes = links.clone().map(item_bytes).sum::<usize>() + 1;
+    let start = list_header(payload_bytes, out);
+    let mut end = start;
+    for link in links {
+        if link.node == 0 {
+            out[end] = 0x80;
             end += 1;
-            continue;
-        }
-        let bytes = key_bytes(&branch.hashes[ordinal]);
-        ordinal += 1;
-        if branch.embedded >> nibble & 1 == 0 {
-            buffer[end] = 0xa0;
-            buffer[end + 1..end + 33].copy_from_slice(bytes.as_slice());
-            end += 33;
-        } else {
+        } else if link.slot.embedded {
+            // It may be the last one, where 33 bytes would not fit any more.
+            let bytes = key_bytes(&link.slot.words);
             let len = embedded_bytes(&bytes);
-            buffer[end..end + len].copy_from_slice(&bytes[..len]);
+            out[end..end + len].copy_from_slice(&bytes[..len]);
             end += len;
+        } else {
+            end += link.slot.write(&mut out[end..]);
         }
     }
-    debug_assert_eq!(end + 1, payload_bytes);
-    out.extend_from_slice(&buffer[..=end]);
+    out[end] = 0x80;
+    debug_assert_eq!(end + 1 - start, payload_bytes);
+    end + 1
 }
 
-fn encode_leaf(key: &Key, depth: usize, value: &[u8], out: &mut Vec<u8>) {
-    let mut prefix = [0; 33];
-    let prefix = hex_prefix(key, depth..KEY_NIBBLES, 0x20, &mut prefix);
-    list_header(string_bytes(prefix) + string_bytes(value), out);
-    string(prefix, out);
-    string(value, out);
+/// `value` has `value_bytes` bytes.
+fn encode_leaf(
+    key: &Key,
+    depth: usize,
+    value: &[u8; VALUE_BYTES],
+    value_bytes: usize,
+    out: &mut [u8; NODE_RLP_BYTES_MAX],
+) -> usize {
+    let mut prefix = [0; 40];
+    let prefix_bytes = hex_prefix(key, depth..KEY_NIBBLES, 0x20, &mut prefix);
+    let value_item_bytes = string_bytes(&value[..value_bytes]);
+    let mut end = list_header(string_bytes(&prefix[..prefix_bytes]) + value_item_bytes, out);
+    if prefix_bytes > 1 {
+        out[end] = 0x80 + prefix_bytes as u8;
+        end += 1;
+    }
+    out[end..end + 40].copy_from_slice(&prefix);
+    end += prefix_bytes;
+    match value_item_bytes - value_bytes {
+        0 => {}
+        1 => out[end] = 0x80 + value_bytes as u8,
+        _ => out[end..end + 2].copy_from_slice(&[0xb8, value_bytes as u8]),
+    }
+    end += value_item_bytes - value_bytes;
+    // All of it: a copy of a fixed length costs less than one that looks how long it is.
+    out[end..end + VALUE_BYTES].copy_from_slice(value);
+    end + value_bytes
 }
 
-/// RLP of `[nonce, balance, storage root, code hash]`.
-pub fn account_rlp<'a>(account: &Account, out: &'a mut [u8; 112]) -> &'a [u8] {
-    let mut nonce = [0; 9];
-    let nonce = integer_rlp(&account.nonce.to_be_bytes(), &mut nonce);
-    let mut balance = [0; 33];
-    let balance = integer_rlp(&account.balance_wei.to_be_bytes::<32>(), &mut balance);
-    let payload_bytes = nonce.len() + balance.len() + 66;
+/// Room for the value of a leaf: 110 bytes of an account, or an integer; and for writing 32 bytes from any part of it on.
+pub const VALUE_BYTES: usize = 144;
+
+/// RLP of `[nonce, balance, storage root, code hash]`; answers its length.
+pub fn account_rlp(account: &Account, out: &mut [u8; VALUE_BYTES]) -> usize {
     // At least 68 bytes: always the long form with one length byte.
-    out[0] = 0xf8;
-    out[1] = payload_bytes as u8;
     let mut end = 2;
-    for part in [nonce, balance, &[0xa0], account.storage_root.as_slice(), &[0xa0], account.code_hash.as_slice()] {
-        out[end..end + part.len()].copy_from_slice(part);
-        end += part.len();
+    end += integer_rlp(&[0, 0, 0, account.nonce], &mut out[end..]);
+    end += integer_rlp(&u256_words(account.balance_wei), &mut out[end..]);
+    for hash in [&account.storage_root, &account.code_hash] {
+        out[end] = 0xa0;
+        out[end + 1..end + 33].copy_from_slice(hash.as_slice());
+        end += 33;
     }
-    &out[..end]
+    out[0] = 0xf8;
+    out[1] = (end - 2) as u8;
+    end
 }
 
-/// RLP of a big-endian integer of up to 32 bytes.
-fn integer_rlp<'a>(bytes: &[u8], out: &'a mut [u8]) -> &'a [u8] {
-    let skip = bytes.iter().take_while(|byte| **byte == 0).count();
-    match &bytes[skip..] {
-        [byte] if *byte < 0x80 => {
-            out[0] = *byte;
-            &out[..1]
-        }
-        digits => {
-            out[0] = 0x80 + digits.len() as u8;
-            out[1..=digits.len()].copy_from_slice(digits);
-            &out[..=digits.len()]
-        }
+/// RLP of an integer of four words, the highest first; answers its length. `out` has 33 bytes or more.
+#[inline]
+fn integer_rlp(words: &[u64; 4], out: &mut [u8]) -> usize {
+    let zeros = match words {
+        [0, 0, 0, low] => 192 + low.leading_zeros(),
+        [0, 0, low, _] => 128 + low.leading_zeros(),
+        [0, low, ..] => 64 + low.leading_zeros(),
+        [high, ..] => high.leading_zeros(),
+    };
+    let skip = zeros as usize / 8;
+    let bytes = key_bytes(&shifted(words, 8 * skip));
+    let len = 32 - skip;
+    let out = &mut out[..33];
+    if len == 1 && bytes[0] < 0x80 {
+        out[0] = bytes[0];
+        return 1;
     }
+    out[0] = 0x80 + len as u8;
+    out[1..].copy_from_slice(bytes.as_slice());
+    1 + len
 }
 
-/// Compact encoding of the nibbles `range` of a key (yellow paper, appendix C).
-fn hex_prefix<'a>(key: &Key, range: std::ops::Range<usize>, flag: u8, out: &'a mut [u8; 33]) -> &'a [u8] {
+/// Words shifted to the left by `bits` (at most 256), the highest first.
+#[inline]
+fn shifted(words: &[u64; 4], bits: usize) -> [u64; 4] {
+    let (skip, bits) = (bits / 64, bits % 64);
+    let word = |index: usize| words.get(index + skip).copied().unwrap_or_default();
+    std::array::from_fn(|index| match bits {
+        0 => word(index),
+        _ => word(index) << bits | word(index + 1) >> (64 - bits),
+    })
+}
+
+/// Compact encoding of the nibbles `range` of a key (yellow paper, appendix C); answers its length.
+fn hex_prefix(key: &Key, range: std::ops::Range<usize>, flag: u8, out: &mut [u8; 40]) -> usize {
     let count = range.len();
     let mut start = range.start;
     out[0] = flag;
@@ -568,16 +652,8 @@ fn hex_prefix<'a>(key: &Key, range: std::ops::Range<usize>, flag: u8, out: &'a m
         start += 1;
     }
     // What is left is even: shift the key so that it starts at a byte of the output.
-    let bytes = key_bytes(key);
-    let pairs = count / 2;
-    if start.is_multiple_of(2) {
-        out[1..=pairs].copy_from_slice(&bytes[start / 2..start / 2 + pairs]);
-    } else {
-        for (byte, pair) in out[1..=pairs].iter_mut().zip(bytes[start / 2..].windows(2)) {
-            *byte = pair[0] << 4 | pair[1] >> 4;
-        }
-    }
-    &out[..=pairs]
+    out[1..33].copy_from_slice(key_bytes(&shifted(key, 4 * start)).as_slice());
+    1 + count / 2
 }
 
 fn string_bytes(string: &[u8]) -> usize {
@@ -587,21 +663,32 @@ fn string_bytes(string: &[u8]) -> usize {
     }
 }
 
-/// Strings here are under 256 bytes.
-fn string(string: &[u8], out: &mut Vec<u8>) {
-    if string.len() >= 56 {
-        out.extend_from_slice(&[0xb8, string.len() as u8]);
-    } else if string_bytes(string) > 1 {
-        out.push(0x80 + string.len() as u8);
+/// Strings here are under 56 bytes. Answers the length of the item.
+fn string(string: &[u8], out: &mut [u8]) -> usize {
+    let bytes = string_bytes(string);
+    let head = bytes - string.len();
+    if head > 0 {
+        out[0] = 0x80 + string.len() as u8;
     }
-    out.extend_from_slice(string);
+    out[head..bytes].copy_from_slice(string);
+    bytes
 }
 
-/// Lists here are under 65,536 bytes.
-fn list_header(payload_bytes: usize, out: &mut Vec<u8>) {
+/// Lists here are under 65,536 bytes. Answers the length of the header.
+#[inline]
+fn list_header(payload_bytes: usize, out: &mut [u8; NODE_RLP_BYTES_MAX]) -> usize {
     match payload_bytes {
-        0..56 => out.push(0xc0 + payload_bytes as u8),
-        56..256 => out.extend_from_slice(&[0xf8, payload_bytes as u8]),
-        _ => out.extend_from_slice(&[0xf9, (payload_bytes >> 8) as u8, payload_bytes as u8]),
+        0..56 => {
+            out[0] = 0xc0 + payload_bytes as u8;
+            1
+        }
+        56..256 => {
+            out[..2].copy_from_slice(&[0xf8, payload_bytes as u8]);
+            2
+        }
+        _ => {
+            out[..3].copy_from_slice(&[0xf9, (payload_bytes >> 8) as u8, payload_bytes as u8]);
+            3
+        }
     }
 }

@@ -8,7 +8,7 @@ use crate::primitives::{Address, U256};
 use crate::state::trie::node::{Link, Node, Slot};
 use crate::state::{AccountChange, AccountInfo, CODE_HASH_EMPTY, StateStore, Store};
 use crate::testing::rng::SimRng;
-use crate::witness::bound::{Depth, witness_bytes_max};
+use crate::witness::bound::{Depth, Touched};
 use crate::witness::collect::{Collected, collect};
 
 /// Accounts that have slots and are never deleted.
@@ -151,8 +151,9 @@ fn any_cut_of_a_block_needs_what_the_canonical_witness_and_the_reserve_hold() {
         let held: BTreeSet<&Bytes> = nodes.iter().chain(&reserve).collect();
         assert!(held.iter().all(|node| before.contains(*node)), "round {round}");
         let whole = Witness { state: nodes.clone(), ..Witness::default() }.encode().len();
-        assert!(whole <= witness_bytes_max(&block.accesses, Depth::UNKNOWN, 0), "round {round}");
-        assert!(whole <= witness_bytes_max(&block.accesses, Depth { accounts: 6, storage: 6 }, 0), "round {round}");
+        let touched = Touched::of(&block.accesses, 0);
+        assert!(whole <= touched.witness_bytes_max(Depth::UNKNOWN), "round {round}");
+        assert!(whole <= touched.witness_bytes_max(Depth { accounts: 6, storage: 6 }), "round {round}");
 
         for _ in 0..4 {
             let mut cuts: Vec<usize> = (1..block.models.len() - 1).filter(|_| rng.chance(1, 2)).collect();

@@ -63,6 +63,12 @@ impl Ancestors {
         &self.headers
     }
 
+    /// Indexes of the linked headers, the parent's first.
+    #[must_use]
+    pub fn linked(&self) -> &[usize] {
+        &self.linked
+    }
+
     /// How many headers are linked to the block.
     #[must_use]
     pub fn linked_count(&self) -> usize {

@@ -27,6 +27,8 @@ pub mod nodes;
 
 pub mod trie;
 
+pub mod live_state;
+
 pub mod partial_state;
 
 mod canonical;
@@ -125,7 +127,10 @@ pub fn validate(
 }
 
 /// The list roots that the body alone decides.
-pub(in crate::witness) fn check_body(block: &StatelessBlock) -> Result<(), ValidationError> {
+///
+/// # Errors
+/// The first that differs.
+pub fn check_body(block: &StatelessBlock) -> Result<(), ValidationError> {
     let mut transactions = ListRoot::new();
     block.transactions.iter().for_each(|tx| transactions.push(&tx.raw));
     same(HashField::TransactionsRoot, block.header.transactions_root, transactions.finish())?;
@@ -153,12 +158,14 @@ fn execute(
 }
 
 /// Everything of a header that is not computed.
-pub(in crate::witness) fn context_of(spec: &ChainSpec, block: &StatelessBlock) -> BlockContext {
+#[must_use]
+pub fn context_of(spec: &ChainSpec, block: &StatelessBlock) -> BlockContext {
     BlockContext::of_header(&block.header, spec.fork_at(block.header.timestamp))
 }
 
 /// Says whether the witness is at fault when a block cannot be executed, and which of its entries.
-fn execution_fault(
+#[must_use]
+pub fn execution_fault(
     cause: BlockExecutionError,
     number: u64,
     ancestors: &Ancestors,
@@ -181,10 +188,10 @@ fn execution_fault(
 }
 
 /// Compares what execution computes with the header, the state root excepted.
-pub(in crate::witness) fn check_outcome(
-    block: &StatelessBlock,
-    executed: &ExecutedBlock,
-) -> Result<(), ValidationError> {
+///
+/// # Errors
+/// The first field that differs.
+pub fn check_outcome(block: &StatelessBlock, executed: &ExecutedBlock) -> Result<(), ValidationError> {
     let header = &block.header;
     if header.gas_used != executed.gas_used {
         return Err(ValidationError::GasUsedDiffers { header: header.gas_used, computed: executed.gas_used });

@@ -73,6 +73,12 @@ impl<'w> HashIndex<'w> {
         self.by_hash.get(hash).copied()
     }
 
+    /// How many different entries there are.
+    #[must_use]
+    pub fn distinct_count(&self) -> usize {
+        self.by_hash.len()
+    }
+
     /// The bytes of an entry that [`Self::find`] named.
     #[must_use]
     pub fn bytes(&self, index: u32) -> &'w Bytes {

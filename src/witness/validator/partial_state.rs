@@ -8,13 +8,12 @@ use std::sync::OnceLock;
 
 use alloy_primitives::{Address, B256, Bytes, U256};
 
+use super::live_state::{LiveState, hash_all};
 use super::node::{AccountView, NodeFault, parse_account, parse_slot};
 use super::nodes::{At, HashIndex, StateFault, Trie};
-use super::trie::{Child, TrieWriter};
-use crate::crypto::keccak::{keccak256, keccak256_each};
-use crate::state::{
-    Account, AccountChange, AccountProof, ROOT_EMPTY, SlotProof, StateChanges, StateError, StateReader,
-};
+use super::trie::{Touched, TouchedRlp};
+use crate::crypto::keccak::keccak256;
+use crate::state::{Account, AccountProof, ROOT_EMPTY, SlotProof, StateChanges, StateError, StateReader};
 use crate::witness::Witness;
 
 /// See the module's text.
@@ -32,12 +31,6 @@ pub struct PartialReader<'s, 'w> {
     state: &'s PartialState<'w>,
 }
 
-/// A slot and its value, or an account, ready to be written.
-struct Write<T> {
-    key: B256,
-    value: Option<T>,
-}
-
 impl<'w> PartialState<'w> {
     /// Hashes what the witness holds.
     #[must_use]
@@ -53,6 +46,12 @@ impl<'w> PartialState<'w> {
     #[must_use]
     pub fn reader(&self) -> PartialReader<'_, 'w> {
         PartialReader { state: self }
+    }
+
+    /// The root of the whole.
+    #[must_use]
+    pub fn root(&self) -> &'w B256 {
+        self.root
     }
 
     /// What a reader found missing or malformed first.
@@ -111,109 +110,17 @@ impl<'w> PartialState<'w> {
     /// # Errors
     /// A node on the way to a change, or a sibling that takes the place of a branch, that is not there or is none.
     pub fn root_after(&mut self, changes: &StateChanges) -> Result<B256, StateFault> {
-        let accounts = &changes.accounts;
-        let keys = hash_all(accounts.len(), |index| accounts[index].address.as_slice());
-        let change_count = accounts.iter().map(|account| 1 + account.storage.len()).sum();
-        let mut trie = Child::of_root(self.root);
-        let mut writer = TrieWriter::new(&mut self.nodes, change_count);
-        let mut old_roots = Vec::with_capacity(accounts.len());
-        for key in &keys {
-            let root = match writer.read(&mut trie, key)? {
-                None => None,
-                Some(value) => {
-                    let account = parse_account(value);
-                    let named = |fault| value_fault(writer.nodes(), account_trie(self.root), key, fault);
-                    Some(account.map_err(named)?.storage_root)
-                }
-            };
-            old_roots.push(root);
-        }
-        let mut storage_tries = Vec::new();
-        for ((account, key), root) in accounts.iter().zip(&keys).zip(&old_roots) {
-            if has_storage_changes(account) {
-                storage_tries.push(storage_after(&mut writer, account, key, *root)?);
-            }
-        }
-        let mut storage_roots = writer.hash(&storage_tries).into_iter();
-
-        let writes = accounts.iter().zip(keys).zip(&old_roots).map(|((account, key), old)| Write {
-            key,
-            value: account.account.map(|info| {
-                let new = if has_storage_changes(account) { storage_roots.next() } else { None };
-                let storage_root = new.or(old.copied()).unwrap_or(ROOT_EMPTY);
-                Account { nonce: info.nonce, balance_wei: info.balance_wei, code_hash: info.code_hash, storage_root }
-            }),
-        });
-        let writes: Vec<Write<Account>> = writes.collect();
-        writer.set_owner(None);
-        let mut rlp = Vec::with_capacity(ACCOUNT_RLP_BYTES_MAX);
-        apply(&mut writer, &mut trie, &writes, &mut rlp, account_rlp)?;
-        Ok(writer.hash(&[trie])[0])
+        let change_count = changes.accounts.iter().map(|account| 1 + account.storage.len()).sum();
+        let mut live = LiveState::new(self.root, &self.nodes, change_count);
+        let root = live.commit(changes)?;
+        let entry = |touched: Touched<'_>| match touched.rlp {
+            TouchedRlp::Entry(index) => Some(index),
+            TouchedRlp::Made(_) => None,
+        };
+        let touched: Vec<u32> = live.touched(0).filter_map(entry).collect();
+        touched.into_iter().for_each(|index| self.nodes.mark_needed(index));
+        Ok(root)
     }
-}
-
-/// A balance of 32 bytes and a nonce of 8, two hashes, and headers.
-const ACCOUNT_RLP_BYTES_MAX: usize = 112;
-
-/// Whether the account stays and its storage may be another one.
-fn has_storage_changes(account: &AccountChange) -> bool {
-    account.account.is_some() && (account.storage_cleared || !account.storage.is_empty())
-}
-
-/// Deletions come last, as in go-ethereum: which siblings a collapsing branch needs depends on it.
-fn apply<'w, T>(
-    writer: &mut TrieWriter<'_, 'w>,
-    trie: &mut Child<'w>,
-    writes: &[Write<T>],
-    rlp: &mut Vec<u8>,
-    encode: impl Fn(&T, &mut Vec<u8>),
-) -> Result<(), StateFault> {
-    for write in writes {
-        if let Some(value) = &write.value {
-            rlp.clear();
-            encode(value, rlp);
-            writer.insert(trie, &write.key, rlp)?;
-        }
-    }
-    for write in writes.iter().filter(|write| write.value.is_none()) {
-        writer.delete(trie, &write.key)?;
-    }
-    Ok(())
-}
-
-/// The storage trie of an account after its changes, not hashed yet.
-fn storage_after<'w>(
-    writer: &mut TrieWriter<'_, 'w>,
-    account: &AccountChange,
-    owner: &B256,
-    old_root: Option<&'w B256>,
-) -> Result<Child<'w>, StateFault> {
-    let mut trie = match old_root {
-        Some(root) if !account.storage_cleared => Child::of_root(root),
-        _ => Child::EMPTY,
-    };
-    let slots: Vec<[u8; 32]> = account.storage.iter().map(|(slot, _)| slot.to_be_bytes()).collect();
-    let keys = hash_all(slots.len(), |index| slots[index].as_slice());
-    let writes: Vec<Write<U256>> = keys
-        .into_iter()
-        .zip(&account.storage)
-        .map(|(key, (_, value))| Write { key, value: (!value.is_zero()).then_some(*value) })
-        .collect();
-    writer.set_owner(Some(*owner));
-    apply(writer, &mut trie, &writes, &mut Vec::with_capacity(33), |value, out| {
-        alloy_rlp::Encodable::encode(value, out)
-    })?;
-    Ok(trie)
-}
-
-fn account_rlp(account: &Account, out: &mut Vec<u8>) {
-    use alloy_rlp::Encodable;
-    let payload_length = account.nonce.length() + account.balance_wei.length() + 66;
-    alloy_rlp::Header { list: true, payload_length }.encode(out);
-    account.nonce.encode(out);
-    account.balance_wei.encode(out);
-    account.storage_root.encode(out);
-    account.code_hash.encode(out);
 }
 
 fn account_trie(root: &B256) -> Trie<'_> {
@@ -232,13 +139,6 @@ fn value_fault(nodes: &HashIndex<'_>, trie: Trie<'_>, key: &B256, fault: NodeFau
     let _ = nodes.walk(trie, key, |index| last = Some(index));
     let hash = last.map_or(*trie.root, |index| keccak256(nodes.bytes(index)));
     At { owner: trie.owner, hash, depth: super::node::KEY_NIBBLES, after_extension: false }.malformed(key, fault)
-}
-
-/// Hashes of messages, in lanes.
-fn hash_all<'a>(count: usize, message: impl Fn(usize) -> &'a [u8]) -> Vec<B256> {
-    let mut hashes = vec![B256::ZERO; count];
-    keccak256_each(count, message, |index, hash| hashes[index] = hash);
-    hashes
 }
 
 impl<'w> PartialReader<'_, 'w> {

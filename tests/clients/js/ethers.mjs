@@ -149,4 +149,21 @@ async function subscriptions() {
   equal(value, await seen.contract.value(), "value of the subscribed event");
 }
 
-await runSteps("ethers", [...transfers, ...contracts, ...reads, ...errors, ["subscriptions", subscriptions]]);
+/** Without `polling` ethers makes filters of its own and polls those. */
+async function filters() {
+  const quiet = new JsonRpcProvider(url, undefined, { pollingInterval: 100, cacheTimeout: -1 });
+  const watched = seen.contract.connect(quiet);
+  const event = new Promise((resolve) => watched.on("Incremented", (sender, value, { log }) => resolve({ value, log })));
+  const pending = new Set();
+  quiet.on("pending", (hash) => pending.add(hash));
+  // Both have made their filters when a poll of each has passed.
+  await new Promise((resolve) => setTimeout(resolve, 1_000));
+  const receipt = await mined(await seen.contract.increment());
+  const { value, log } = await within(event, "an event by a filter");
+  equal(log.transactionHash, receipt.hash, "transactionHash of the event");
+  equal(value, await seen.contract.value(), "value of the event");
+  while (!pending.has(receipt.hash)) await new Promise((resolve) => setTimeout(resolve, 50));
+  quiet.destroy();
+}
+
+await runSteps("ethers", [...transfers, ...contracts, ...reads, ...errors, ["subscriptions", subscriptions], ["filters", filters]]);

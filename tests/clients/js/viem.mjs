@@ -7,6 +7,7 @@ import {
   createPublicClient,
   createWalletClient,
   defineChain,
+  encodeFunctionData,
   formatEther,
   http,
   parseEther,
@@ -268,6 +269,53 @@ async function subscriptions() {
   ensure((await within(pending, "newPendingTransactions")).includes(hash), "pending hashes lack the call's");
 }
 
+/** Filters by polling, over HTTP: hashes of blocks and transactions, logs, and the end of a filter. */
+async function filters() {
+  const blocks = await reader.createBlockFilter();
+  const placed = await reader.createPendingTransactionFilter();
+  const events = await reader.createContractEventFilter({ abi, address: seen.contract, eventName: "Incremented" });
+  const hash = await wallet.writeContract({ address: seen.contract, abi, functionName: "increment" });
+  const receipt = await receiptOf(hash);
+  const hashes = await reader.getFilterChanges({ filter: blocks });
+  ensure(hashes.includes(receipt.blockHash), `the block filter lacks ${receipt.blockHash}: ${hashes}`);
+  ensure((await reader.getFilterChanges({ filter: placed })).includes(hash), "the pending filter lacks the call's hash");
+  const logs = await reader.getFilterChanges({ filter: events });
+  equal(logs.length, 1, "logs of the filter");
+  equal(logs[0].transactionHash, hash, "transactionHash of the log");
+  equal(logs[0].args.sender.toLowerCase(), account.address.toLowerCase(), "sender of the event");
+  equal((await reader.getFilterChanges({ filter: events })).length, 0, "logs told twice");
+  const range = { fromBlock: receipt.blockNumber, toBlock: receipt.blockNumber };
+  const past = await reader.createContractEventFilter({ abi, address: seen.contract, ...range });
+  equal((await reader.getFilterLogs({ filter: past })).length, 1, "logs of the past");
+  ensure(await reader.uninstallFilter({ filter: events }), "eth_uninstallFilter answered false");
+  await failureOf(reader.getFilterChanges({ filter: events }), "a filter that is gone");
+}
+
+/** What viem does by itself on a transport without subscriptions: it makes filters and polls them. */
+async function watches() {
+  const event = new Promise((resolve, reject) =>
+    reader.watchContractEvent({ address: seen.contract, abi, onLogs: resolve, onError: reject }),
+  );
+  const pending = new Promise((resolve, reject) =>
+    reader.watchPendingTransactions({ onTransactions: resolve, onError: reject }),
+  );
+  // Both have made their filters when a poll of each has passed.
+  await new Promise((resolve) => setTimeout(resolve, 1_000));
+  const hash = await wallet.writeContract({ address: seen.contract, abi, functionName: "increment" });
+  equal((await within(event, "watched logs"))[0].transactionHash, hash, "transactionHash of the watched log");
+  ensure((await within(pending, "watched transactions")).includes(hash), "watched hashes lack the call's");
+}
+
+async function accessLists() {
+  const call = { account, to: seen.contract, data: encodeFunctionData({ abi, functionName: "increment" }) };
+  const { accessList, gasUsed } = await reader.createAccessList(call);
+  equal(accessList.length, 1, "accounts of the access list");
+  equal(accessList[0].address.toLowerCase(), seen.contract.toLowerCase(), "account of the access list");
+  equal(accessList[0].storageKeys, `0x${"00".repeat(32)}`, "slots of the access list");
+  const receipt = await receiptOf(await wallet.sendTransaction({ ...call, type: "eip2930", accessList }));
+  equal(receipt.gasUsed, gasUsed, "gas used with the list");
+}
+
 await runSteps("viem", [
   ...reads,
   ...transfers,
@@ -275,4 +323,7 @@ await runSteps("viem", [
   ...chainReads,
   ...errors,
   ["subscriptions", subscriptions],
+  ["filters", filters],
+  ["watching by filters", watches],
+  ["access lists", accessLists],
 ]);

@@ -175,6 +175,37 @@ class Scenario:
         else:
             raise AssertionError(f"expected {reason!r}, got success: {tx_hash.to_0x_hex()}")
 
+    def step_filters(self):
+        """Filters by polling: blocks, placed transactions, events, and a filter that is gone."""
+        eth = self.w3.eth
+        blocks, pending = eth.filter("latest"), eth.filter("pending")
+        events = self.contract.events.Incremented.create_filter(from_block="latest")
+        receipt = self.mined(self.send(self.call_data("increment")))
+        ensure(receipt["blockHash"] in blocks.get_new_entries(), "the block filter lacks the block")
+        ensure(receipt["transactionHash"] in pending.get_new_entries(), "the pending filter lacks the transaction")
+        found = events.get_new_entries()
+        equal([event["transactionHash"] for event in found], [receipt["transactionHash"]], "events of the filter")
+        equal(found[0]["args"]["sender"], self.account.address, "sender of the event")
+        equal(events.get_new_entries(), [], "events told twice")
+        block = receipt["blockNumber"]
+        past = eth.filter({"address": self.contract.address, "fromBlock": block, "toBlock": block})
+        equal([log["blockNumber"] for log in past.get_all_entries()], [block], "logs of the past")
+        ensure(eth.uninstall_filter(events.filter_id), "eth_uninstallFilter answered false")
+        try:
+            events.get_new_entries()
+        except Web3RPCError as error:
+            ensure("filter not found" in str(error), f"another error than filter not found: {error}")
+        else:
+            raise AssertionError("a filter that is gone: expected Web3RPCError, got success")
+
+    def step_access_list(self):
+        found = self.w3.eth.create_access_list({"from": self.account.address, **self.call_data("increment")})
+        equal([item["address"] for item in found["accessList"]], [self.contract.address], "accounts of the access list")
+        equal(len(found["accessList"][0]["storageKeys"]), 1, "slots of the access list")
+        tip = self.w3.eth.gas_price
+        call = {**self.call_data("increment"), "gasPrice": 2 * tip, "accessList": found["accessList"]}
+        equal(self.mined(self.send(call))["gasUsed"], found["gasUsed"], "gas used with the list")
+
     def step_subscriptions(self):
         asyncio.run(asyncio.wait_for(self.subscriptions(), LIMIT_SECONDS))
 

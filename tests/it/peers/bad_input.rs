@@ -21,6 +21,10 @@ const REPLY_LIMIT: Duration = Duration::from_secs(20);
 const GROWTH_BYTES_MAX: u64 = 160 << 20;
 /// What the bystander's slowest answer may take, on a loaded machine.
 const BYSTANDER_LIMIT: Duration = Duration::from_secs(5);
+/// Answers of the bystander while bad input came; a fast processor ends the cases sooner, they are repeated then.
+const BYSTANDER_ANSWERS_MIN: u64 = 50;
+/// Rounds of the HTTP and WebSocket cases at most.
+const ROUNDS_MAX: usize = 20;
 
 #[test]
 fn bad_input_gets_its_own_error_and_disturbs_nobody() {
@@ -35,14 +39,19 @@ fn bad_input_gets_its_own_error_and_disturbs_nobody() {
         {
             // The scope waits for the bystander: the flag must be set even when a case fails.
             let _stop = SetOnDrop(&stop);
-            http::check_all(sequencer.port);
             transactions::check_all(&sequencer.rpc);
-            websocket::check_all(sequencer.port);
+            for _ in 0..ROUNDS_MAX {
+                http::check_all(sequencer.port);
+                websocket::check_all(sequencer.port);
+                if answers.load(Ordering::Relaxed) >= BYSTANDER_ANSWERS_MIN {
+                    break;
+                }
+            }
         }
         let slowest = bystander.join().expect("the bystander saw every answer");
         assert!(slowest < BYSTANDER_LIMIT, "the bystander waited {slowest:?} for one answer");
     });
-    assert!(answers.load(Ordering::Relaxed) > 10, "the bystander got {answers:?} answers");
+    assert!(answers.load(Ordering::Relaxed) >= BYSTANDER_ANSWERS_MIN, "the bystander got {answers:?} answers");
     let growth = sequencer.resident_bytes().saturating_sub(before);
     assert!(growth < GROWTH_BYTES_MAX, "memory grew by {growth} bytes");
     sequencer.stop();
@@ -80,7 +89,7 @@ fn half_a_request(port: u16) -> TcpStream {
     connection
 }
 
-fn connect(port: u16) -> TcpStream {
+pub fn connect(port: u16) -> TcpStream {
     let connection = TcpStream::connect(("127.0.0.1", port)).expect("the node listens");
     connection.set_read_timeout(Some(REPLY_LIMIT)).expect("a positive timeout is valid");
     connection.set_write_timeout(Some(REPLY_LIMIT)).expect("a positive timeout is valid");
@@ -89,7 +98,7 @@ fn connect(port: u16) -> TcpStream {
 }
 
 /// A well-formed request around `body`.
-fn post(body: &[u8]) -> Vec<u8> {
+pub fn post(body: &[u8]) -> Vec<u8> {
     let head = format!(
         "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
         body.len()
@@ -98,15 +107,15 @@ fn post(body: &[u8]) -> Vec<u8> {
 }
 
 /// An HTTP reply.
-struct Reply {
-    status: u16,
-    head: String,
-    body: Vec<u8>,
+pub struct Reply {
+    pub status: u16,
+    pub head: String,
+    pub body: Vec<u8>,
 }
 
 impl Reply {
     /// Reads one reply; an error when the connection ends or nothing comes.
-    fn read(connection: &mut TcpStream) -> io::Result<Self> {
+    pub fn read(connection: &mut TcpStream) -> io::Result<Self> {
         let mut bytes = Vec::new();
         let head_end = loop {
             if let Some(position) = bytes.windows(4).position(|window| window == b"\r\n\r\n") {
@@ -126,7 +135,7 @@ impl Reply {
     }
 
     #[track_caller]
-    fn json(&self) -> Value {
+    pub fn json(&self) -> Value {
         let text = String::from_utf8_lossy(&self.body);
         serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error} in status {}: {text}", self.status))
     }
@@ -144,7 +153,7 @@ fn read_some(connection: &mut TcpStream, bytes: &mut Vec<u8>) -> io::Result<()> 
 }
 
 /// Whether the peer closes the connection, with or without more bytes before.
-fn is_closed(connection: &mut TcpStream) -> bool {
+pub fn is_closed(connection: &mut TcpStream) -> bool {
     let mut rest = Vec::new();
     match connection.read_to_end(&mut rest) {
         Ok(_) => true,

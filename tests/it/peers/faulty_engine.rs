@@ -1,4 +1,4 @@
-//! A server between us and an execution client's engine port, which passes requests on or answers wrongly.
+//! A server between us and a port of an execution client, which passes requests on or answers wrongly.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
@@ -15,6 +15,8 @@ pub enum WrongAnswer {
     NotJson,
     /// SYNCING to every payload.
     Syncing,
+    /// INVALID to every payload.
+    Invalid,
     /// VALID with the hash of another block.
     OtherBlock,
 }
@@ -55,13 +57,15 @@ fn serve(stream: &TcpStream, engine_url: &str, wrong: &Mutex<WrongAnswer>) -> Op
     loop {
         let (token, body) = read_request(&mut reader)?;
         let request: Value = serde_json::from_slice(&body).ok()?;
-        let is_payload = request["method"] == "engine_newPayloadV4";
+        // With a witness, too.
+        let is_payload = request["method"].as_str().is_some_and(|method| method.starts_with("engine_newPayload"));
         let wrong = *wrong.lock().ok()?;
         let (status, answer) = match wrong {
             WrongAnswer::Status(status) => (status, "no".to_owned()),
             WrongAnswer::NotJson => (200, "<html>".to_owned()),
-            WrongAnswer::Syncing if is_payload => {
-                let result = json!({"status": "SYNCING", "latestValidHash": null, "validationError": null});
+            WrongAnswer::Syncing | WrongAnswer::Invalid if is_payload => {
+                let status = if wrong == WrongAnswer::Syncing { "SYNCING" } else { "INVALID" };
+                let result = json!({"status": status, "latestValidHash": null, "validationError": "by the test"});
                 (200, json!({"jsonrpc": "2.0", "id": request["id"], "result": result}).to_string())
             }
             _ => {

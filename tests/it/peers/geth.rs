@@ -1,6 +1,7 @@
 //! A real go-ethereum: made from a genesis file, driven by the engine API, stopped, killed, frozen and emptied by its pid.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -34,6 +35,8 @@ pub struct Geth {
     binary: PathBuf,
     scheme: Scheme,
     ports: (u16, u16),
+    /// Namespaces of the plain port.
+    apis: &'static str,
     folder: TempFolder,
 }
 
@@ -45,14 +48,26 @@ impl Geth {
 
     /// As [`Geth::start`], with another way to keep the state.
     pub fn start_with(binary: &Path, genesis: &Value, scheme: Scheme) -> Self {
+        Self::start_as(binary, genesis, scheme, "eth,net,web3,debug,txpool,testing")
+    }
+
+    /// As [`Geth::start`], without the namespace that builds a block of a list.
+    pub fn start_without_testing(binary: &Path, genesis: &Value) -> Self {
+        Self::start_as(binary, genesis, Scheme::HashArchive, "eth,net,web3,debug,txpool")
+    }
+
+    fn start_as(binary: &Path, genesis: &Value, scheme: Scheme, apis: &'static str) -> Self {
         let folder = TempFolder::new("geth");
         fs::write(folder.path().join("genesis.json"), genesis.to_string()).expect("the folder is writable");
         let secret = alloy_primitives::hex::encode(JWT_SECRET);
-        fs::write(folder.path().join("jwt.hex"), secret).expect("the folder is writable");
+        let secret_file = folder.path().join("jwt.hex");
+        fs::write(&secret_file, secret).expect("the folder is writable");
+        // What others may read is no secret, and a node refuses it.
+        fs::set_permissions(&secret_file, fs::Permissions::from_mode(0o600)).expect("our own file");
         let ports = (free_port(), free_port());
         let rpc = Rpc::new(format!("http://127.0.0.1:{}", ports.0));
         let engine = Rpc::with_jwt(format!("http://127.0.0.1:{}", ports.1), JWT_SECRET);
-        let mut geth = Self { rpc, engine, process: None, binary: binary.to_owned(), scheme, ports, folder };
+        let mut geth = Self { rpc, engine, process: None, binary: binary.to_owned(), scheme, ports, apis, folder };
         geth.init();
         geth.restart();
         geth
@@ -94,7 +109,7 @@ impl Geth {
         }
         command.args(["--networkid", "61972", "--nodiscover", "--maxpeers", "0", "--port", "0", "--nat", "none"]);
         command.args(["--http", "--http.addr", "127.0.0.1", "--http.port", &self.ports.0.to_string()]);
-        command.args(["--http.api", "eth,net,web3,debug,txpool,testing"]);
+        command.args(["--http.api", self.apis]);
         command.args(["--authrpc.addr", "127.0.0.1", "--authrpc.port", &self.ports.1.to_string()]);
         command.args(["--authrpc.vhosts", "localhost,127.0.0.1", "--ipcpath", "geth.ipc"]);
         let mut process = Process::start("geth", self.folder.path(), command);
@@ -138,6 +153,24 @@ impl Geth {
         }
         fs::remove_dir_all(self.data()).expect("the database is ours");
         self.init();
+    }
+
+    /// Ends it in order, keeps a copy of its database, and starts it again.
+    pub fn keep_database(&mut self) {
+        self.stop();
+        copy_folder(&self.data(), &self.kept());
+        self.restart();
+    }
+
+    /// `kill -9`, and the copy in the place of its database; it does not run afterwards.
+    pub fn put_back_database(&mut self) {
+        self.kill();
+        fs::remove_dir_all(self.data()).expect("the database is ours");
+        copy_folder(&self.kept(), &self.data());
+    }
+
+    fn kept(&self) -> PathBuf {
+        self.folder.path().join("kept")
     }
 
     /// Any method of the engine API.
@@ -188,4 +221,9 @@ impl Geth {
     pub fn log_tail(&self) -> String {
         self.process.as_ref().map_or_else(|| "geth does not run".to_owned(), Process::log_tail)
     }
+}
+
+fn copy_folder(from: &Path, to: &Path) {
+    let status = Command::new("cp").arg("-r").args([from, to]).status().expect("cp starts");
+    assert!(status.success(), "cp -r {} {}: {status}", from.display(), to.display());
 }

@@ -6,7 +6,7 @@
 mod crash;
 mod damage;
 mod disk;
-mod freeze;
+pub mod freeze;
 mod frozen;
 mod ledger;
 mod line;
@@ -174,7 +174,7 @@ fn lasting(receipt: &Value) -> Value {
 }
 
 /// `sequencer journal` with these arguments.
-fn journal_command(name: &str, data: &Path, arguments: &[&str]) -> Output {
+pub fn journal_command(name: &str, data: &Path, arguments: &[&str]) -> Output {
     let output = command().args(["journal", name, "--data-dir"]).arg(data).args(arguments).output();
     output.expect("our binary starts")
 }

@@ -10,26 +10,46 @@
 //! | `SEQUENCER_BIN`, `SEQUENCER_LOADGEN` | other builds of our two binaries, a release build for example |
 //! | `SEQUENCER_LONG` | any value: the full counts of the slow tests |
 //! | `JOURNAL_KILLS`, `JOURNAL_SEED` | how many `kill -9` the journal's test does, and from which seed |
+//! | `SEQUENCER_PROMTOOL` | Prometheus's `promtool`, where it is not on the path; never needed |
 //!
 //! A test whose peer is not named prints that it skipped; with `CI` set it fails instead.
 
+mod follows;
 mod process;
 mod rpc;
+mod settles;
 
 mod faulty_engine;
 mod geth;
 mod payload;
 mod requests;
-mod sequencer;
+pub mod sequencer;
 mod workload;
 
+mod admin;
+mod attack;
 mod bad_input;
+mod breadth;
 mod clients;
+mod delegated;
+mod dev_l1;
+mod el_on_l1;
+mod forwarding;
 mod geth_accepts_blocks;
+mod host;
+mod integration_doc;
 mod journal;
+mod l1_faults;
+mod l1_geth;
 mod life_cycle;
+mod limits;
 mod never_lost;
+mod observe;
+mod older_state;
+mod overload;
+mod shapes;
 mod stateless;
+mod tx_decode;
 mod verified;
 mod verify;
 mod witness;

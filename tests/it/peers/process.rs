@@ -1,10 +1,12 @@
 //! A child process with its output in a file, stopped by its own pid; temporary folders; free ports; polling.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -28,6 +30,14 @@ impl Process {
         let output = File::options().create(true).append(true).open(&log).expect("the folder exists");
         let errors = output.try_clone().expect("a file handle can be cloned");
         command.stdin(Stdio::null()).stdout(output).stderr(errors);
+        let child = command.spawn().unwrap_or_else(|error| panic!("{name} does not start: {command:?}: {error}"));
+        Self { name: name.to_owned(), child, log }
+    }
+
+    /// As [`Process::start`], with standard error in a pipe that nobody reads.
+    pub fn start_unread(name: &str, folder: &Path, mut command: Command) -> Self {
+        let log = folder.join(format!("{name}.log"));
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let child = command.spawn().unwrap_or_else(|error| panic!("{name} does not start: {command:?}: {error}"));
         Self { name: name.to_owned(), child, log }
     }
@@ -157,10 +167,18 @@ impl Drop for TempFolder {
     }
 }
 
-/// A port that nothing listened on a moment ago.
+/// A port that nothing listened on a moment ago, and no other caller was given.
 pub fn free_port() -> u16 {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("loopback has a free port");
-    listener.local_addr().expect("a bound socket has an address").port()
+    // The system may name the same one twice while nobody listens there.
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+    let mut given = GIVEN.lock().unwrap_or_else(PoisonError::into_inner);
+    loop {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).expect("loopback has a free port");
+        let port = listener.local_addr().expect("a bound socket has an address").port();
+        if given.insert(port) {
+            return port;
+        }
+    }
 }
 
 /// Polls until `ready` answers something; panics, naming `what`, when `limit` passes before.

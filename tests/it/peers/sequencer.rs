@@ -23,7 +23,7 @@ pub struct Sequencer {
 }
 
 /// The binary under test.
-fn binary() -> PathBuf {
+pub fn binary() -> PathBuf {
     std::env::var_os("SEQUENCER_BIN").map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_sequencer")), PathBuf::from)
 }
 
@@ -34,11 +34,15 @@ pub fn loadgen_binary() -> Option<PathBuf> {
     path.exists().then_some(path)
 }
 
-/// The arguments of `sequencer dev` on a free port, without the development L1.
-fn dev_arguments(port: u16, data: &Path, fork: &str) -> Vec<String> {
+/// The arguments of `sequencer dev` on a free port; without the development L1 unless the settings say something about L1.
+fn dev_arguments(port: u16, data: &Path, fork: &str, settings: &[&str]) -> Vec<String> {
     let data = data.to_str().expect("the temporary folder's name is text");
     let port = port.to_string();
-    ["dev", "--l1", "off", "--dev.fork", fork, "--http.port", &port, "--data-dir", data].map(str::to_owned).to_vec()
+    let mut arguments = vec!["dev", "--dev.fork", fork, "--http.port", &port, "--data-dir", data];
+    if !settings.iter().any(|setting| setting.starts_with("--l1")) {
+        arguments.extend(["--l1", "off"]);
+    }
+    arguments.iter().chain(settings).map(|argument| (*argument).to_owned()).collect()
 }
 
 /// Settings that make blocks much faster than one a second. Timestamps still grow by one a block, so they run ahead of the clock.
@@ -75,9 +79,14 @@ impl Sequencer {
 
     /// Starts a development node on what `folder` keeps of an earlier one, with more settings.
     pub fn start_in(folder: TempFolder, fork: &str, settings: &[&str]) -> Self {
+        Self::start_with(folder, fork, settings, &[])
+    }
+
+    /// As [`Sequencer::start_in`], with variables in its environment.
+    pub fn start_with(folder: TempFolder, fork: &str, settings: &[&str], environment: &[(&str, &str)]) -> Self {
         let port = free_port();
         let mut command = command();
-        command.args(dev_arguments(port, &data_of(&folder), fork)).args(settings);
+        command.envs(environment.iter().copied()).args(dev_arguments(port, &data_of(&folder), fork, settings));
         let start = Instant::now();
         let mut process = Process::start("sequencer", folder.path(), command);
         let rpc = Rpc::new(format!("http://127.0.0.1:{port}"));
@@ -104,6 +113,20 @@ impl Sequencer {
         folder
     }
 
+    /// Sends a signal by its name without `SIG`.
+    pub fn signal(&self, name: &str) {
+        self.process.signal(name);
+    }
+
+    /// Waits for the end of a node that was told to stop. Returns the folder with its data.
+    #[track_caller]
+    pub fn stopped(self, code: i32) -> TempFolder {
+        let (status, text, folder) = self.wait_end(START_LIMIT);
+        assert_eq!(status.code(), Some(code), "exit of the node, {status:?}:\n{text}");
+        assert!(!text.contains("panicked at"), "a thread panicked:\n{text}");
+        folder
+    }
+
     /// `kill -9`. Returns the folder with its data.
     #[track_caller]
     pub fn kill(self) -> TempFolder {
@@ -125,7 +148,7 @@ impl Sequencer {
     /// Starts a node on what `folder` keeps and kills it after `delay`, wherever its start has come to.
     pub fn start_and_kill(folder: &TempFolder, fork: &str, settings: &[&str], delay: Duration) {
         let mut command = command();
-        command.args(dev_arguments(free_port(), &data_of(folder), fork)).args(settings);
+        command.args(dev_arguments(free_port(), &data_of(folder), fork, settings));
         let mut process = Process::start("sequencer", folder.path(), command);
         std::thread::sleep(delay);
         assert!(process.is_running(), "a start ended by itself:\n{}", process.log_tail());
@@ -142,7 +165,7 @@ impl Sequencer {
     #[track_caller]
     pub fn start_refused_on(data: &Path, fork: &str, settings: &[&str]) -> String {
         let mut command = command();
-        command.args(dev_arguments(free_port(), data, fork)).args(settings);
+        command.args(dev_arguments(free_port(), data, fork, settings));
         let own = TempFolder::new("refused");
         let mut process = Process::start("refused", own.path(), command);
         let status = process.wait_end(START_LIMIT);
@@ -152,16 +175,35 @@ impl Sequencer {
         text
     }
 
+    /// Where it keeps its data.
+    pub fn data(&self) -> PathBuf {
+        data_of(&self.folder)
+    }
+
     pub fn pid(&self) -> u32 {
         self.process.pid()
     }
 
     /// Resident memory of the process in bytes.
     pub fn resident_bytes(&self) -> u64 {
+        self.status_bytes("VmRSS:")
+    }
+
+    /// Resident memory that no file stands behind.
+    pub fn anonymous_bytes(&self) -> u64 {
+        self.status_bytes("RssAnon:")
+    }
+
+    fn status_bytes(&self, name: &str) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.pid())).expect("it runs on Linux");
-        let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("Linux names the resident size");
+        let line = status.lines().find(|line| line.starts_with(name)).expect("Linux names the resident size");
         let kib = line.split_whitespace().nth(1).and_then(|digits| digits.parse::<u64>().ok());
         kib.expect("the resident size is a number") * 1024
+    }
+
+    /// Everything that it has written.
+    pub fn log_text(&self) -> String {
+        self.process.log_text()
     }
 
     /// The end of its log, for a failure message.

@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use alloy_primitives::{Address, Bytes};
+use alloy_consensus::TxEip1559;
+use alloy_primitives::{Address, Bytes, U256};
 use serde_json::{Value, json};
 
 use super::faulty_engine::{FaultyEngine, WrongAnswer};
@@ -15,8 +16,11 @@ use super::workload::{Account, DEV_KEYS, Workload};
 const FORK: &str = "osaka";
 /// A round of transactions mined and checked, on a loaded machine.
 const ROUND_LIMIT: Duration = Duration::from_secs(60);
-/// How long a fault lasts in its short form.
+/// Transfers that fill a block of the test with full blocks.
+const FULL_BLOCK_TXS: u64 = 520;
+/// How long a fault lasts in its short form, and in its long one.
 const FAULT: Duration = Duration::from_secs(15);
+const LONG_FAULT: Duration = Duration::from_secs(600);
 /// Time-outs and pauses that let a fault of seconds show everything; a block's bound that it reaches.
 const QUICK: [&str; 12] = [
     "--execution.new-payload-timeout-ms",
@@ -34,68 +38,112 @@ const QUICK: [&str; 12] = [
 ];
 
 /// Both nodes, and what was acknowledged.
-struct Pair {
-    geth: Geth,
+pub(super) struct Pair {
+    pub geth: Geth,
     /// `None` between a stop and a start.
-    sequencer: Option<Sequencer>,
-    workload: Workload,
+    pub sequencer: Option<Sequencer>,
+    pub workload: Workload,
     senders: Vec<Address>,
+    /// `execution.mode`.
+    mode: &'static str,
     /// Acknowledged transactions.
-    sent: u64,
+    pub sent: u64,
     /// Signed and refused: to be sent again, in order.
     refused: Vec<Bytes>,
     use_ipc: bool,
-    /// Stands between us and the client.
-    middle: Option<FaultyEngine>,
+    /// `execution.reset-command`.
+    reset_command: Option<String>,
+    /// More settings of ours.
+    pub more: Vec<String>,
+    pub middles: Middles,
+}
+
+/// What stands between us and the client's two ports, if anything does.
+#[derive(Default)]
+pub(super) struct Middles {
+    pub engine: Option<FaultyEngine>,
+    pub plain: Option<FaultyEngine>,
+}
+
+impl Middles {
+    /// Both answer like this from now on.
+    pub fn answer(&self, wrong: WrongAnswer) {
+        self.engine.iter().chain(&self.plain).for_each(|middle| middle.answer(wrong));
+    }
 }
 
 impl Pair {
     fn start(geth: Geth, seed: u64) -> Self {
-        Self::start_through(geth, seed, None)
+        Self::start_in_mode(geth, seed, "verified")
     }
 
-    fn start_through(geth: Geth, seed: u64, middle: Option<FaultyEngine>) -> Self {
-        let senders = DEV_KEYS.into_iter().map(|key| Account::new(key).address).collect();
-        let workload = Workload::new(seed);
-        let mut pair =
-            Self { geth, sequencer: None, workload, senders, sent: 0, refused: Vec::new(), use_ipc: false, middle };
-        pair.start_sequencer(TempFolder::new("verified"));
+    /// As [`Pair::start`], in another mode.
+    pub fn start_in_mode(geth: Geth, seed: u64, mode: &'static str) -> Self {
+        Self::start_through(geth, seed, mode, Middles::default())
+    }
+
+    /// As [`Pair::start_in_mode`], with servers between us and the client.
+    pub fn start_through(geth: Geth, seed: u64, mode: &'static str, middles: Middles) -> Self {
+        let mut pair = Self::new(geth, seed, mode, middles);
+        pair.start_sequencer(TempFolder::new(mode));
         let deploy = pair.workload.deploy();
         pair.send(vec![deploy]);
         pair
     }
 
-    fn start_sequencer(&mut self, folder: TempFolder) {
-        let engine = self.middle.as_ref().map_or_else(|| self.geth.engine_url(), |middle| middle.url.clone());
+    /// The client alone: the sequencer is not started yet, and nothing was sent.
+    pub fn new(geth: Geth, seed: u64, mode: &'static str, middles: Middles) -> Self {
+        Self {
+            geth,
+            sequencer: None,
+            workload: Workload::new(seed),
+            senders: DEV_KEYS.into_iter().map(|key| Account::new(key).address).collect(),
+            mode,
+            sent: 0,
+            refused: Vec::new(),
+            use_ipc: false,
+            reset_command: None,
+            more: Vec::new(),
+            middles,
+        }
+    }
+
+    pub fn start_sequencer(&mut self, folder: TempFolder) {
+        let engine = self.middles.engine.as_ref().map_or_else(|| self.geth.engine_url(), |middle| middle.url.clone());
+        let plain = self.middles.plain.as_ref().map_or_else(|| self.geth.rpc.url(), |middle| &middle.url).to_owned();
         let secret = self.geth.jwt_file();
         let ipc = self.geth.ipc_path();
         let engine = if self.use_ipc { ipc.to_str().expect("text") } else { engine.as_str() };
-        let mut settings = vec!["--execution.mode", "verified", "--execution.engine-url", engine];
-        settings.extend(["--execution.rpc-url", self.geth.rpc.url()]);
+        let mut settings = vec!["--execution.mode", self.mode, "--execution.engine-url", engine];
+        settings.extend(["--execution.rpc-url", &plain]);
         settings.extend(["--execution.jwt-secret", secret.to_str().expect("a temporary folder's name is text")]);
         settings.extend(QUICK);
-        settings.extend(FAST_BLOCKS);
+        if !self.more.iter().any(|setting| setting == FAST_BLOCKS[0]) {
+            settings.extend(FAST_BLOCKS);
+        }
+        settings.extend(self.reset_command.iter().flat_map(|command| ["--execution.reset-command", command]));
+        settings.extend(self.more.iter().map(String::as_str));
         self.sequencer = Some(Sequencer::start_in(folder, FORK, &settings));
     }
 
-    fn ours(&self) -> &Sequencer {
+    pub fn ours(&self) -> &Sequencer {
         self.sequencer.as_ref().expect("it runs")
     }
 
-    fn rpc(&self) -> &Rpc {
+    pub fn rpc(&self) -> &Rpc {
         &self.ours().rpc
     }
 
     /// Sends in order; what is refused because the client is behind is kept.
     #[track_caller]
-    fn send(&mut self, mut raw: Vec<Bytes>) {
+    pub fn send(&mut self, mut raw: Vec<Bytes>) {
         raw.splice(0..0, std::mem::take(&mut self.refused));
         let mut answers = self.rpc().batch("eth_sendRawTransaction", raw.iter().map(|raw| json!([raw]))).into_iter();
         for raw in raw {
             match answers.next().expect("one answer each") {
                 Ok(_) if self.refused.is_empty() => self.sent += 1,
                 Err(error) if error.code == -32005 => {
-                    assert!(error.message.contains("wait for the execution client"), "{error:?}");
+                    assert!(error.message.contains("the execution client"), "{error:?}");
                     self.refused.push(raw);
                 }
                 // A block was checked in the middle of the batch: what comes after a refused one may not fit.
@@ -105,23 +153,23 @@ impl Pair {
         }
     }
 
-    fn send_round(&mut self) {
+    pub fn send_round(&mut self) {
         let raw = self.workload.round();
         self.send(raw);
     }
 
-    fn mined(&self) -> u64 {
+    pub fn mined(&self) -> u64 {
         let nonces = self.rpc().batch("eth_getTransactionCount", self.senders.iter().map(|a| json!([a, "latest"])));
         nonces.iter().map(|nonce| quantity(nonce.as_ref().expect("a nonce"))).sum()
     }
 
-    fn latest(&self) -> u64 {
+    pub fn latest(&self) -> u64 {
         self.rpc().quantity("eth_blockNumber", json!([]))
     }
 
     /// Everything acknowledged is in `latest`, and every block of ours is theirs.
     #[track_caller]
-    fn settles(&mut self) {
+    pub fn settles(&mut self) {
         let start = Instant::now();
         while !self.refused.is_empty() || self.mined() < self.sent {
             if !self.refused.is_empty() {
@@ -144,7 +192,7 @@ impl Pair {
     }
 
     #[track_caller]
-    fn same_chain(&self) {
+    pub fn same_chain(&self) {
         let latest = self.latest();
         let tags = || (0..=latest).map(|number| json!([format!("{number:#x}"), false]));
         let (ours, theirs) =
@@ -157,17 +205,17 @@ impl Pair {
         assert!(head >= latest, "latest is {latest} here, {head} there");
     }
 
-    fn status(&self) -> Value {
+    pub fn status(&self) -> Value {
         self.rpc().call("sequencer_executionStatus", json!([]))
     }
 
     #[track_caller]
-    fn wait_for_state(&self, state: &str) {
+    pub fn wait_for_state(&self, state: &str) {
         let what = format!("the execution client to be {state}");
         poll_until(&what, ROUND_LIMIT, || (self.status()["state"] == state).then_some(()));
     }
 
-    fn ready_status(&self) -> u16 {
+    pub fn ready_status(&self) -> u16 {
         let url = format!("http://127.0.0.1:{}/readyz", self.ours().port);
         let config = ureq::Agent::config_builder().http_status_as_error(false).build();
         config.new_agent().get(&url).call().expect("it answers").status().as_u16()
@@ -176,19 +224,33 @@ impl Pair {
     /// Load goes on for the fault's time while the client does not answer: `latest` stays, the bound is reached and said.
     #[track_caller]
     fn outlasts_the_fault(&mut self) {
+        self.holds_admission(if super::is_long() { LONG_FAULT } else { FAULT });
+        assert_eq!(self.status()["state"], "unreachable");
+    }
+
+    /// Load goes on until admission is held, and at least for this time: `latest` stays, and it is said that nothing gets on.
+    #[track_caller]
+    pub fn holds_admission(&mut self, duration: Duration) {
         let before = self.latest();
         let start = Instant::now();
-        while start.elapsed() < FAULT {
+        while start.elapsed() < duration || self.refused.is_empty() {
             if self.refused.is_empty() {
                 self.send_round();
             }
+            assert!(start.elapsed() < duration + ROUND_LIMIT, "the bound was not reached: {}", self.status());
             std::thread::sleep(Duration::from_millis(200));
         }
         // A block whose answer was on its way may still have come.
         assert!(self.latest() <= before + 1, "latest went from {before} to {} without the client", self.latest());
-        assert!(!self.refused.is_empty(), "the bound was not reached: {}", self.status());
         assert_eq!(self.ready_status(), 503);
-        assert_eq!(self.status()["state"], "unreachable");
+    }
+
+    /// Waits until the status says this of the client.
+    #[track_caller]
+    pub fn wait_for_reason(&self, why: &str) {
+        poll_until(&format!("the status to say `{why}`"), ROUND_LIMIT, || {
+            self.status()["reason"].as_str().is_some_and(|reason| reason.contains(why)).then_some(())
+        });
     }
 }
 
@@ -216,6 +278,64 @@ fn every_block_has_the_same_hash_on_both_sides() {
     pair.sequencer.take().expect("it runs").stop();
 }
 
+/// A hundred blocks that end at their gas limit, while the base fee rises with each; in the long form that would be too much, and the clock ends them.
+#[test]
+fn a_hundred_full_blocks_have_the_same_hash_on_both_sides() {
+    let name = "a_hundred_full_blocks_have_the_same_hash_on_both_sides";
+    let Some(binary) = super::peer("SEQUENCER_GETH", name) else { return };
+    let _turn = super::turn();
+    let (blocks, room_txs, interval_ms, ahead_txs) = match super::is_long() {
+        false => (100, FULL_BLOCK_TXS, "1000", 4 * FULL_BLOCK_TXS),
+        true => (500, 2 * FULL_BLOCK_TXS, "500", 2 * FULL_BLOCK_TXS),
+    };
+    let mut genesis = genesis(FORK);
+    genesis["gasLimit"] = json!(format!("{:#x}", 21_000 * room_txs));
+    let mut pair = Pair::new(Geth::start(&binary, &genesis), 19, "verified", Middles::default());
+    let folder = TempFolder::new("full-blocks");
+    let genesis_file = folder.path().join("genesis.json");
+    std::fs::write(&genesis_file, genesis.to_string()).expect("the folder is writable");
+    let genesis_file = genesis_file.to_str().expect("text");
+    let more = ["--genesis", genesis_file, FAST_BLOCKS[0], interval_ms, FAST_BLOCKS[2], FAST_BLOCKS[3]];
+    pair.more = more.map(str::to_owned).to_vec();
+    pair.start_sequencer(folder);
+    let start = Instant::now();
+    let mut accounts: Vec<Account> = DEV_KEYS.into_iter().map(Account::new).collect();
+    while pair.latest() < blocks {
+        if pair.sent < pair.mined() + ahead_txs {
+            let to = Address::repeat_byte(0x51);
+            let raw = |index: u64| accounts[index as usize % DEV_KEYS.len()].sign(|nonce| rich_transfer(nonce, to));
+            let raw = (0..FULL_BLOCK_TXS).map(raw).collect();
+            pair.send(raw);
+        }
+        assert!(start.elapsed() < 10 * ROUND_LIMIT, "{} of {blocks} blocks: {}", pair.latest(), pair.status());
+    }
+    let seconds = start.elapsed().as_secs_f32();
+    pair.settles();
+    let tags = (1..=blocks).map(|number| json!([format!("{number:#x}")]));
+    let counts = pair.geth.rpc.batch("eth_getBlockTransactionCountByNumber", tags);
+    let mut counts: Vec<u64> = counts.iter().map(|count| quantity(count.as_ref().expect("a block"))).collect();
+    counts.sort_unstable();
+    let median = counts[counts.len() / 2];
+    println!("{blocks} blocks, median {median} transactions, {} in all, {seconds:.1} s: same hashes", pair.sent);
+    assert!(median >= 500, "{counts:?}");
+    pair.sequencer.take().expect("it runs").stop();
+}
+
+/// One that pays whatever the base fee has come to.
+fn rich_transfer(nonce: u64, to: Address) -> TxEip1559 {
+    TxEip1559 {
+        chain_id: 61_972,
+        nonce,
+        gas_limit: 21_000,
+        max_fee_per_gas: 1_000_000_000_000,
+        max_priority_fee_per_gas: 1_000_000,
+        to: to.into(),
+        value: U256::from(1u64),
+        access_list: Default::default(),
+        input: Bytes::new(),
+    }
+}
+
 /// Reads that we do not serve come from the client; what changes it is never passed on.
 #[track_caller]
 fn check_proxied_reads(pair: &Pair) {
@@ -232,6 +352,40 @@ fn check_proxied_reads(pair: &Pair) {
         let error = pair.rpc().try_call(method, json!([])).expect_err("it is not on the list");
         assert_eq!(error.code, -32601, "{method}: {error:?}");
     }
+}
+
+/// The operator halts in the middle of building, again and again: what was sealed is checked, nothing follows, and everything goes on afterwards.
+#[test]
+fn a_halt_in_the_middle_of_building_leaves_both_sides_equal() {
+    let name = "a_halt_in_the_middle_of_building_leaves_both_sides_equal";
+    let Some(binary) = super::peer("SEQUENCER_GETH", name) else { return };
+    let _turn = super::turn();
+    let mut pair = Pair::start(Geth::start(&binary, &genesis(FORK)), 17);
+    pair.settles();
+    let halt = pair.ours().data().join("HALT");
+    for _ in 0..3 {
+        pair.send_round();
+        std::fs::write(&halt, "").expect("the folder is writable");
+        poll_until("halted", ROUND_LIMIT, || (pair.ready_status() == 503).then_some(()));
+        // The open block is closed, sealed and checked.
+        poll_until("at rest", ROUND_LIMIT, || {
+            let pending = pair.rpc().call("eth_getBlockByNumber", json!(["pending", false]));
+            let is_empty = pending["transactions"].as_array().is_some_and(Vec::is_empty);
+            (is_empty && pair.status()["uncheckedBlocks"] == "0x0").then_some(())
+        });
+        pair.same_chain();
+        let latest = pair.latest();
+        let raw = pair.workload.round();
+        let error = pair.rpc().try_call("eth_sendRawTransaction", json!([raw[0]])).expect_err("halted");
+        assert!(error.message.starts_with("halted by the operator"), "{error:?}");
+        pair.refused.extend(raw);
+        std::thread::sleep(Duration::from_millis(700));
+        assert_eq!(pair.latest(), latest, "nothing is built");
+        std::fs::remove_file(&halt).expect("our own file");
+        poll_until("ready", ROUND_LIMIT, || (pair.ready_status() == 200).then_some(()));
+        pair.settles();
+    }
+    pair.sequencer.take().expect("it runs").stop();
 }
 
 #[test]
@@ -315,6 +469,27 @@ fn either_side_may_restart_first() {
     pair.sequencer.take().expect("it runs").stop();
 }
 
+#[test]
+fn a_client_with_an_older_database_is_fed_again() {
+    let Some(binary) = super::peer("SEQUENCER_GETH", "a_client_with_an_older_database_is_fed_again") else { return };
+    let _turn = super::turn();
+    let mut pair = Pair::start(Geth::start(&binary, &genesis(FORK)), 20);
+    pair.settles();
+    pair.geth.keep_database();
+    for _ in 0..4 {
+        pair.send_round();
+        pair.settles();
+    }
+    let latest = pair.latest();
+    pair.geth.put_back_database();
+    pair.geth.restart();
+    assert!(pair.geth.rpc.quantity("eth_blockNumber", json!([])) < latest, "the database is not older");
+    pair.send_round();
+    pair.settles();
+    assert!(pair.latest() > latest);
+    pair.sequencer.take().expect("it runs").stop();
+}
+
 /// With go-ethereum's default state scheme a `kill -9` leaves a database that answers VALID and does not move: `debug_setHead` is the way out.
 #[test]
 fn a_client_that_lost_its_state_has_its_head_set() {
@@ -338,6 +513,37 @@ fn a_client_that_lost_its_state_has_its_head_set() {
     pair.send_round();
     pair.settles();
     assert!(quantity(&pair.status()["headsSet"]) > 0, "{}", pair.status());
+    pair.sequencer.take().expect("it runs").stop();
+}
+
+/// A supervisor that is told to give the client a new database: it does, and everything is fed again.
+#[test]
+fn a_client_that_nothing_helps_gets_a_new_database() {
+    let Some(binary) = super::peer("SEQUENCER_GETH", "a_client_that_nothing_helps_gets_a_new_database") else { return };
+    let _turn = super::turn();
+    // The default scheme, killed before it ever was stopped in order: VALID to blocks that it knows, and no way forward.
+    let mut pair = Pair::start(Geth::start_with(&binary, &genesis(FORK), Scheme::Path), 18);
+    let folder = pair.sequencer.take().expect("it runs").stop();
+    let (script, flag) = (folder.path().join("reset"), folder.path().join("asked"));
+    std::fs::write(&script, format!("#!/bin/sh\ntouch {}\n", flag.display())).expect("the folder is writable");
+    std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("our own file");
+    pair.reset_command = Some(script.to_str().expect("text").to_owned());
+    pair.start_sequencer(folder);
+    for _ in 0..24 {
+        pair.send_round();
+        pair.settles();
+    }
+    let latest = pair.latest();
+    pair.geth.kill();
+    pair.geth.restart();
+    pair.send_round();
+    poll_until("the supervisor to be asked", Duration::from_secs(120), || flag.exists().then_some(()));
+    assert_eq!(pair.status()["resets"], "0x1", "{}", pair.status());
+    assert!(pair.latest() >= latest, "latest went back");
+    pair.geth.wipe();
+    pair.geth.restart();
+    pair.settles();
+    pair.wait_for_state("ready");
     pair.sequencer.take().expect("it runs").stop();
 }
 
@@ -388,8 +594,8 @@ fn wrong_answers_are_not_believed_and_pass() {
     let Some(binary) = super::peer("SEQUENCER_GETH", "wrong_answers_are_not_believed_and_pass") else { return };
     let _turn = super::turn();
     let geth = Geth::start(&binary, &genesis(FORK));
-    let middle = FaultyEngine::start(geth.engine_url());
-    let mut pair = Pair::start_through(geth, 16, Some(middle));
+    let middles = Middles { engine: Some(FaultyEngine::start(geth.engine_url())), plain: None };
+    let mut pair = Pair::start_through(geth, 16, "verified", middles);
     pair.settles();
     let faults = [
         (WrongAnswer::Status(401), "HTTP 401: no"),
@@ -400,17 +606,15 @@ fn wrong_answers_are_not_believed_and_pass() {
         (WrongAnswer::OtherBlock, "with latestValidHash 0xeeee"),
     ];
     for (wrong, why) in faults {
-        pair.middle.as_ref().expect("it stands between").answer(wrong);
+        pair.middles.answer(wrong);
         let before = pair.latest();
         pair.send_round();
         // The answer to a call that was under way may still have been right.
-        poll_until(&format!("the status to say `{why}`"), ROUND_LIMIT, || {
-            pair.status()["reason"].as_str().is_some_and(|reason| reason.contains(why)).then_some(())
-        });
+        pair.wait_for_reason(why);
         assert_eq!(pair.ready_status(), 503, "{wrong:?}");
         std::thread::sleep(Duration::from_secs(2));
         assert!(pair.latest() <= before + 1, "{wrong:?}: latest went from {before} to {}", pair.latest());
-        pair.middle.as_ref().expect("it stands between").answer(WrongAnswer::None);
+        pair.middles.answer(WrongAnswer::None);
         pair.settles();
         pair.wait_for_state("ready");
     }
@@ -424,23 +628,39 @@ fn rolled_back_blocks_leave_the_client() {
     let _turn = super::turn();
     let mut pair = Pair::start(Geth::start(&binary, &genesis(FORK)), 17);
     // More than go-ethereum reorganises without being told to (32).
-    let rounds = if super::is_long() { 800 } else { 40 };
-    for _ in 0..rounds {
+    for _ in 0..3 {
         pair.send_round();
         pair.settles();
     }
-    let kept = pair.latest() - rounds;
+    let folder = pair.sequencer.take().expect("it runs").stop();
+    // Hundreds more, most of them empty.
+    pair.more = ["--block.empty-interval-ms", "10"].map(str::to_owned).to_vec();
+    pair.start_sequencer(folder);
+    let kept = pair.latest();
+    let taken = if super::is_long() { 3_000 } else { 800 };
+    let start = Instant::now();
+    while pair.latest() < kept + taken {
+        assert!(start.elapsed() < Duration::from_secs(300), "{} of {taken} blocks", pair.latest() - kept);
+        if (pair.latest() - kept).is_multiple_of(16) {
+            pair.send_round();
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    pair.settles();
     let before = pair.geth.rpc.call("eth_getBlockByNumber", json!([format!("{:#x}", kept + 1), false]));
     let folder = pair.sequencer.take().expect("it runs").stop();
     let mut rollback = super::sequencer::command();
     rollback.args(["journal", "rollback", "--to-block", &kept.to_string(), "--yes", "--data-dir"]);
     let output = rollback.arg(super::sequencer::data_of(&folder)).output().expect("our binary starts");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    // Other blocks, whatever is in them.
+    pair.more = ["--block.coinbase", "0x00000000000000000000000000000000000000cb"].map(str::to_owned).to_vec();
     pair.start_sequencer(folder);
     // The transactions come back, into other blocks.
     pair.settles();
     let after = pair.geth.rpc.call("eth_getBlockByNumber", json!([format!("{:#x}", kept + 1), false]));
     assert_ne!(before["hash"], after["hash"], "block {}", kept + 1);
     assert!(quantity(&pair.status()["headsSet"]) > 0, "{}", pair.status());
+    println!("{taken} blocks taken back from the client, {} transactions built again", pair.sent);
     pair.sequencer.take().expect("it runs").stop();
 }

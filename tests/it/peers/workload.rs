@@ -80,7 +80,7 @@ impl Account {
     }
 
     /// A delegation to `target`, valid while the account has `nonce`.
-    fn authorize(&self, target: Address, chain_id: u64, nonce: u64) -> SignedAuthorization {
+    pub fn authorize(&self, target: Address, chain_id: u64, nonce: u64) -> SignedAuthorization {
         let authorization = Authorization { chain_id: U256::from(chain_id), address: target, nonce };
         let signature = self.sign_hash(authorization.signature_hash());
         authorization.into_signed(signature)
@@ -147,6 +147,13 @@ impl Workload {
     pub fn deploy(&mut self) -> Bytes {
         let init_code = self.contract.creation_code.clone();
         self.sign_1559(0, Action::create(init_code, 1_000_000))
+    }
+
+    /// Sets a slot of the contract; 0 clears it.
+    pub fn store(&mut self, sender: usize, slot: u64, value: u64) -> Bytes {
+        let input = Contract::call("store(uint256,uint256)", &[U256::from(slot), U256::from(value)]);
+        let action = Action::call(self.contract_address, input, 120_000);
+        self.sign_1559(sender, action)
     }
 
     /// One block's worth: the kinds that a block must have, then a random mix.

@@ -36,7 +36,7 @@ fn the_gate_alone_wakes_a_shard_and_only_for_what_it_waits_for() {
     shard.post(&send("2", &transfer(0)));
     let submit = shard.submit();
     shard.admit(&submit, 5);
-    let reply = QueryReply { token: job.token, outcome: Ok(b"[]".to_vec()), gate: Sequence(3) };
+    let reply = QueryReply { token: job.token, outcome: Ok(b"[]".to_vec()), told: None, gate: Sequence(3) };
     assert!(shard.query_replies.push(reply).is_ok());
     shard.turn();
     assert_eq!(sleep(&mut shard), 0);
@@ -84,7 +84,7 @@ fn that_the_node_takes_nothing_is_said_while_the_journal_stands_still() {
     let refusal = Refusal::JournalBehind;
     assert!(shard.replies.push(BuilderReply::Refused { token, hash, refusal, gate: Sequence(0) }).is_ok());
     shard.turn();
-    let expected = r#"{"jsonrpc":"2.0","id":2,"error":{"code":-32005,"message":"the journal is behind: its disk is slow, try again"}}"#;
+    let expected = r#"{"jsonrpc":"2.0","id":2,"error":{"code":-32005,"message":"the journal is behind: its disk is slow, try again","data":{"retryAfter":0.100}}}"#;
     assert_eq!(shard.output(), [expected]);
     shard.key = first;
     assert_eq!(shard.output(), [""; 0]);
@@ -147,7 +147,7 @@ fn a_query_answer_waits_at_the_gate_too() {
     shard.post(r#"{"jsonrpc":"2.0","id":1,"method":"eth_getLogs","params":[{}]}"#);
     let job = shard.jobs.try_recv().expect("sent to the query pool");
     assert_eq!((job.params.as_slice(), job.deadline_ns), (&b"[{}]"[..], 2_000 * MS));
-    let reply = QueryReply { token: job.token, outcome: Ok(b"[]".to_vec()), gate: Sequence(3) };
+    let reply = QueryReply { token: job.token, outcome: Ok(b"[]".to_vec()), told: None, gate: Sequence(3) };
     assert!(shard.query_replies.push(reply).is_ok());
     shard.turn();
     assert_eq!(shard.output(), [""; 0]);

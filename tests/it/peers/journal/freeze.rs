@@ -33,8 +33,13 @@ impl Frozen {
 
 impl Drop for Frozen {
     fn drop(&mut self) {
-        // It fails when the process has ended, which is then no longer frozen either.
-        let _ = request(libc::PTRACE_DETACH, self.tid);
+        // It fails when the process has ended, which is then no longer frozen either; what is left of the thread is taken away, because the
+        // process cannot be waited for before.
+        if request(libc::PTRACE_DETACH, self.tid).is_err() {
+            let mut status = 0;
+            // SAFETY: `status` is a live integer, and nothing else is written; it does not wait.
+            unsafe { libc::waitpid(self.tid, &raw mut status, libc::__WALL | libc::WNOHANG) };
+        }
     }
 }
 

@@ -1,0 +1,555 @@
+//! The `settle` thread: what settlement computes for longer than a millisecond. One job after the other, none is waited for by builder or state.
+//!
+//! Cutting needs the state before a block, which is kept for the newest blocks only: of blocks that L1 is slow to take the witness is written to
+//! a file of its own while the state is there. A block that was in a batch already and is cut once more has no such file: it comes from an
+//! older state that is kept, with everything since executed again.
+//! Where the state is an execution client's (`delegated`), it is asked: for the block's witness, and for
+//! what a cut needs besides. A client that does not answer is asked again; other jobs go on meanwhile.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use alloy_consensus::Header;
+use alloy_rlp::Decodable;
+use crossbeam::channel::{Receiver, RecvTimeoutError, Sender};
+
+use crate::builder::block::BlockContext;
+use crate::builder::block_execution::{
+    BlockExecutionError, ExecutedBlock, PreparedTx, execute_block, recover_authorities,
+};
+use crate::builder::execution::{ExecutionError, Executor};
+use crate::builder::world::{World, WorldError};
+use crate::chain::ChainReader;
+use crate::codec::transaction;
+use crate::config::genesis::ChainSpec;
+use crate::derivation::origins::OriginWindow;
+use crate::derivation::skip::SkipReason;
+use crate::derivation::types::{Check, CheckId, ClaimedOrigin, DerivedBlock, ValidBatch};
+use crate::engine_api::blocking::BlockingClient;
+use crate::engine_api::builder_thread::witness_of as client_witness;
+use crate::engine_api::types::Method;
+use crate::l1::block::BlockId;
+use crate::l1::execute_tx::ExecuteTx;
+use crate::l1::profile::Profile;
+use crate::primitives::{B256, Bytes};
+use crate::ring::Doorbell;
+use crate::runtime::clock;
+use crate::settlement::Origin;
+use crate::settlement::conductor::CheckedBatch;
+use crate::settlement::older;
+use crate::settlement::segment::{CutError, CutLimits, Segment, cut};
+use crate::settlement::siblings;
+use crate::settlement::strict::{self, OriginAnswer, Origins};
+use crate::state::files::sync::StateCells;
+use crate::state::{Snapshot, StateReader};
+use crate::topology::Shared;
+use crate::witness::Witness;
+use crate::witness::validator::trie::MissingSibling;
+use crate::witness::validator::{StatelessBlock, Strictness, validate};
+
+/// Blocks whose hashes `BLOCKHASH` gives.
+const BLOCK_HASHES: u64 = 256;
+/// Blocks that are executed again to make the witness of one: a state is kept for one in 64 of those that are not final.
+const AGAIN_MAX: u64 = 256;
+/// Pause between two questions to an execution client that does not answer.
+const CLIENT_RETRY_NS: u64 = 500_000_000;
+/// How often a cut is tried again with the siblings that it lacked: each round lists all that show, so that two are enough but for rare blocks.
+const SIBLING_ROUNDS: u32 = 16;
+
+/// What is asked for.
+pub enum Job {
+    /// A block's segments.
+    Cut { number: u64, origin: Origin, limits: CutLimits },
+    /// Strict re-execution of a batch.
+    Check(Box<Check<strict::Tip>>),
+    /// A block's witness, written to its file.
+    Keep { number: u64 },
+    /// Files of blocks below are not needed any more.
+    Forget { below: u64 },
+}
+
+/// The answers; `Keep` and `Forget` have none, but for an error that ends the process.
+pub enum Outcome {
+    Cut { number: u64, result: Result<Vec<Segment>, String> },
+    Checked { id: CheckId, result: Result<CheckedBatch, SkipReason> },
+}
+
+/// Who has the states that blocks were executed on.
+pub enum StateSource {
+    Own(Arc<StateCells>),
+    /// The execution client's plain port.
+    Client(Box<BlockingClient>),
+}
+
+/// Everything that the thread owns.
+pub struct JobSeat {
+    pub jobs: Receiver<Job>,
+    pub outcomes: Sender<Outcome>,
+    /// Of the `l1` thread.
+    pub bell: Arc<Doorbell>,
+    pub shared: Arc<Shared>,
+    pub chain: ChainReader,
+    pub source: StateSource,
+    pub spec: ChainSpec,
+    pub profile: Profile,
+    /// Where witnesses are kept.
+    pub dir: PathBuf,
+}
+
+/// Why a job has no outcome.
+enum Fault {
+    /// The execution client does not answer, or not yet: once more later.
+    Away(String),
+    Failed(String),
+}
+
+/// Runs until every sender of jobs is gone.
+///
+/// # Errors
+/// A witness that cannot be written: its block could never be settled once its state is gone.
+pub fn run(mut seat: JobSeat) -> Result<(), String> {
+    // Those that wait for the client, in their order.
+    let mut waiting: VecDeque<Job> = VecDeque::new();
+    let mut is_away = false;
+    // When the first of them is tried again.
+    let mut retry_ns = 0_u64;
+    let mut kept = Kept::open(&seat.dir);
+    kept.forget_others(|number| seat.chain.hash_by_number(number).ok().flatten());
+    seat.shared.settlement.set_kept_bytes(kept.bytes());
+    loop {
+        let received = match waiting.is_empty() {
+            true => seat.jobs.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            false => seat.jobs.recv_timeout(Duration::from_nanos(retry_ns.saturating_sub(clock::monotonic_ns()))),
+        };
+        let job = match received {
+            // Behind those that wait: blocks are cut in their order.
+            Ok(job @ (Job::Cut { .. } | Job::Keep { .. })) if !waiting.is_empty() => {
+                waiting.push_back(job);
+                continue;
+            }
+            Ok(job) => job,
+            Err(RecvTimeoutError::Timeout) => {
+                let Some(job) = waiting.pop_front() else { continue };
+                job
+            }
+            Err(RecvTimeoutError::Disconnected) => return Ok(()),
+        };
+        match seat.carry_out(&job, &mut kept) {
+            Ok(None) => is_away &= !waiting.is_empty(),
+            Ok(Some(outcome)) => {
+                is_away &= !waiting.is_empty();
+                if seat.outcomes.send(outcome).is_err() {
+                    return Ok(());
+                }
+                seat.bell.ring();
+            }
+            Err(Fault::Away(why)) => {
+                if !std::mem::replace(&mut is_away, true) {
+                    tracing::warn!(why, "settlement waits for the execution client");
+                }
+                waiting.push_front(job);
+                retry_ns = clock::monotonic_ns() + CLIENT_RETRY_NS;
+            }
+            Err(Fault::Failed(why)) => return Err(why),
+        }
+    }
+}
+
+/// The files of a folder, by the number of their block.
+struct Kept {
+    dir: PathBuf,
+    bytes: BTreeMap<u64, u64>,
+}
+
+impl Kept {
+    fn open(dir: &Path) -> Self {
+        // The folder is not there before the first is kept.
+        let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+        let files = entries.filter_map(|entry| {
+            let number = entry.file_name().to_str()?.strip_suffix(".witness")?.parse().ok()?;
+            Some((number, entry.metadata().ok()?.len()))
+        });
+        Self { dir: dir.to_owned(), bytes: files.collect() }
+    }
+
+    fn bytes(&self) -> u64 {
+        self.bytes.values().sum()
+    }
+
+    fn write(&mut self, number: u64, bytes: &[u8]) -> Result<(), String> {
+        let path = witness_path(&self.dir, number);
+        let written = std::fs::create_dir_all(&self.dir).and_then(|()| std::fs::write(&path, bytes));
+        self.bytes.insert(number, bytes.len() as u64);
+        written.map_err(|error| format!("{}: {error}", path.display()))
+    }
+
+    fn forget(&mut self, below: u64) {
+        let stays = self.bytes.split_off(&below);
+        for number in std::mem::replace(&mut self.bytes, stays).into_keys() {
+            self.remove(number);
+        }
+    }
+
+    /// Removes those of blocks that are not in the chain any more: nothing else would, and their bytes count.
+    fn forget_others(&mut self, hash_of: impl Fn(u64) -> Option<B256>) {
+        let numbers: Vec<u64> = self.bytes.keys().copied().collect();
+        for number in numbers {
+            let mut hash = B256::ZERO;
+            let file = std::fs::File::open(witness_path(&self.dir, number));
+            let is_read = file.and_then(|mut file| file.read_exact(hash.as_mut_slice())).is_ok();
+            if !is_read || hash_of(number) != Some(hash) {
+                self.bytes.remove(&number);
+                self.remove(number);
+            }
+        }
+    }
+
+    fn remove(&self, number: u64) {
+        // One that stays costs space and nothing else.
+        let _ = std::fs::remove_file(witness_path(&self.dir, number));
+    }
+}
+
+impl JobSeat {
+    fn carry_out(&mut self, job: &Job, kept: &mut Kept) -> Result<Option<Outcome>, Fault> {
+        let start_ns = clock::monotonic_ns();
+        let (label, outcome) = match job {
+            Job::Cut { number, origin, limits } => {
+                let result = match self.cut(*number, *origin, limits) {
+                    Err(Fault::Away(why)) => return Err(Fault::Away(why)),
+                    Err(Fault::Failed(why)) => Err(why),
+                    Ok(segments) => Ok(segments),
+                };
+                (0, Some(Outcome::Cut { number: *number, result }))
+            }
+            Job::Check(check) => {
+                let id = check.id;
+                (1, Some(Outcome::Checked { id, result: checked(&self.spec, self.profile, check) }))
+            }
+            Job::Keep { number } => {
+                self.keep(kept, *number)?;
+                self.shared.settlement.set_kept_bytes(kept.bytes());
+                (2, None)
+            }
+            Job::Forget { below } => {
+                kept.forget(*below);
+                self.shared.settlement.set_kept_bytes(kept.bytes());
+                return Ok(None);
+            }
+        };
+        // By their places in `metrics::SETTLE_JOBS`.
+        self.shared.metrics.settle.jobs[label].record(clock::monotonic_ns() - start_ns);
+        Ok(outcome)
+    }
+
+    fn cut(&mut self, number: u64, origin: Origin, limits: &CutLimits) -> Result<Vec<Segment>, Fault> {
+        let (block, mut witness) = self.witness(number)?;
+        let cannot = |error: CutError| Fault::Failed(format!("block {number} cannot be cut: {error}"));
+        for _ in 0..SIBLING_ROUNDS {
+            let missing = match cut(&self.spec, &block, &witness, origin, limits) {
+                Err(CutError::Siblings(missing)) => missing,
+                cut => return cut.map_err(cannot),
+            };
+            // A witness with the reserve lacks none.
+            let StateSource::Client(client) = &mut self.source else { return Err(cannot(CutError::Siblings(missing))) };
+            let found = ask_siblings(client, &self.spec, &block, &witness, &missing)?;
+            if found.is_empty() {
+                return Err(Fault::Away(format!(
+                    "block {number}: eth_getProof gives none of {} siblings that are missing",
+                    missing.len()
+                )));
+            }
+            witness.state.extend(found);
+        }
+        Err(Fault::Failed(format!("block {number} is not cut after {SIBLING_ROUNDS} rounds of missing siblings")))
+    }
+
+    /// A block and its witness; with the reserve, where the state is our own.
+    fn witness(&mut self, number: u64) -> Result<(StatelessBlock, Witness), Fault> {
+        let block = self.block(number).map_err(Fault::Failed)?;
+        let witness = match self.kept_witness(number, block.hash) {
+            Some(witness) => witness,
+            None => self.made_witness(&block)?,
+        };
+        Ok((block, witness))
+    }
+
+    fn kept_witness(&self, number: u64, hash: B256) -> Option<Witness> {
+        let bytes = std::fs::read(witness_path(&self.dir, number)).ok()?;
+        let witness = read_kept(&bytes, hash);
+        if witness.is_none() {
+            tracing::warn!(number, "the witness on the disk is of another block, or damaged");
+        }
+        witness
+    }
+
+    fn made_witness(&mut self, block: &StatelessBlock) -> Result<Witness, Fault> {
+        match (self.generate(block), &self.source) {
+            (Err(Fault::Failed(error)), StateSource::Own(states)) => {
+                self.generate_by_older(states, block.header.number, error).map_err(Fault::Failed)
+            }
+            (witness, _) => witness,
+        }
+    }
+
+    /// A block's witness by the newest state below it that is kept. `error`: why not by its parent's.
+    fn generate_by_older(&self, states: &StateCells, number: u64, error: String) -> Result<Witness, String> {
+        let is_of_chain = |state: &Snapshot| {
+            let header = self.chain.header_rlp(state.stamp().number).ok().flatten();
+            let header = header.and_then(|rlp| Header::decode(&mut rlp.as_slice()).ok());
+            header.is_some_and(|header| header.state_root == state.root())
+        };
+        let below = states
+            .retained_versions()
+            .into_iter()
+            .filter(|state| (number.saturating_sub(AGAIN_MAX)..number).contains(&state.stamp().number));
+        let base = below.filter(is_of_chain).max_by_key(|state| state.stamp().number).ok_or(error)?;
+        let base_number = base.stamp().number;
+        tracing::warn!(
+            number,
+            base_number,
+            "a block is cut once more whose state is gone: blocks since an older state are executed again"
+        );
+        let chain = older::Chain {
+            block: &|at| self.block(at),
+            hash: &|at| self.chain.hash_by_number(at).ok().flatten(),
+            header: &|at| self.chain.header_rlp(at).ok().flatten().map(Bytes::from),
+        };
+        older::witness(&self.spec, number, (base_number, &base), &chain)
+    }
+
+    /// Writes a block's witness, unless an earlier process did. Without its state there is nothing to write: its cut says so, should it come to one.
+    fn keep(&mut self, kept: &mut Kept, number: u64) -> Result<(), Fault> {
+        let block = self.block(number).map_err(Fault::Failed)?;
+        if self.kept_witness(number, block.hash).is_some() {
+            return Ok(());
+        }
+        let witness = match self.made_witness(&block) {
+            Ok(witness) => witness.encode(),
+            Err(Fault::Failed(why)) => {
+                tracing::warn!(number, why, "the witness of a block that waits for L1 cannot be kept");
+                return Ok(());
+            }
+            Err(away) => return Err(away),
+        };
+        let mut bytes = Vec::with_capacity(witness.len() + 36);
+        bytes.extend_from_slice(block.hash.as_slice());
+        bytes.extend_from_slice(&crc32c::crc32c(&witness).to_le_bytes());
+        bytes.extend_from_slice(&witness);
+        kept.write(number, &bytes).map_err(Fault::Failed)
+    }
+
+    fn block(&self, number: u64) -> Result<StatelessBlock, String> {
+        let fault = |what: &dyn std::fmt::Display| format!("block {number} cannot be read: {what}");
+        let stored = self.chain.block_by_number(number).map_err(|error| fault(&error))?;
+        let stored = stored.ok_or_else(|| fault(&"it is not in the chain database"))?;
+        let header = stored.header_rlp().map_err(|error| fault(&error))?;
+        let header = Header::decode(&mut &*header).map_err(|error| fault(&error))?;
+        let mut withdrawals = stored.withdrawals_rlp().map_err(|error| fault(&error))?;
+        let withdrawals = if withdrawals.is_empty() {
+            Vec::new()
+        } else {
+            Decodable::decode(&mut withdrawals).map_err(|error| fault(&error))?
+        };
+        let mut transactions = Vec::with_capacity(stored.tx_count() as usize);
+        for tx in stored.txs() {
+            let tx = tx.map_err(|error| fault(&error))?;
+            let raw = Bytes::copy_from_slice(tx.raw);
+            let decoded = transaction::decode(&raw).map_err(|error| fault(&error))?;
+            let authorities = recover_authorities(&raw, &decoded);
+            transactions.push(PreparedTx { raw, decoded, sender: tx.sender, authorities });
+        }
+        let mut rlp = Vec::new();
+        stored.block_rlp(&mut rlp).map_err(|error| fault(&error))?;
+        Ok(StatelessBlock { header, hash: stored.hash(), transactions, withdrawals, rlp_bytes: rlp.len() as u64 })
+    }
+
+    /// The state after a block.
+    fn state(&self, states: &StateCells, number: u64) -> Result<Snapshot, String> {
+        if let Some(sealed) = self.shared.heads.load().recent_by_number(number) {
+            return Ok(sealed.state.clone());
+        }
+        let header = self.chain.header_rlp(number).ok().flatten();
+        let header = header.and_then(|rlp| Header::decode(&mut rlp.as_slice()).ok());
+        header.and_then(|header| states.retained(number, &header.state_root)).ok_or_else(|| {
+            format!("the state after block {number} is not kept any more, nor one of the {AGAIN_MAX} before, and its successor is not settled")
+        })
+    }
+
+    fn generate(&mut self, block: &StatelessBlock) -> Result<Witness, Fault> {
+        let header = |asked| self.chain.header_rlp(asked).ok().flatten().map(Bytes::from);
+        match &mut self.source {
+            StateSource::Own(states) => {
+                let states = Arc::clone(states);
+                let parent = self.state(&states, block.header.number.saturating_sub(1)).map_err(Fault::Failed)?;
+                let hash = |asked| self.chain.hash_by_number(asked).ok().flatten();
+                witness_of(&self.spec, block, &parent, &hash, &header).map_err(Fault::Failed)
+            }
+            StateSource::Client(client) => {
+                let source = client_witness(client, &block.hash).map_err(Fault::Away)?;
+                source.witness(block.header.number, &header).map_err(Fault::Away)
+            }
+        }
+    }
+}
+
+/// Asks the execution client for siblings that a cut of `block` needs; those that it gives.
+fn ask_siblings(
+    client: &mut BlockingClient,
+    spec: &ChainSpec,
+    block: &StatelessBlock,
+    witness: &Witness,
+    missing: &[MissingSibling],
+) -> Result<Vec<Bytes>, Fault> {
+    let number = block.header.number;
+    let failed = |what: String| Fault::Failed(format!("block {number}: {what}"));
+    let validated = validate(spec, block, witness, Strictness::NORMAL).map_err(|error| failed(error.to_string()))?;
+    let owners = &validated.executed.accesses.accounts;
+    let questions = siblings::questions(missing, owners).map_err(|error| failed(error.to_string()))?;
+    let mut found = Vec::with_capacity(missing.len());
+    for question in questions {
+        let answer = client.ask(Method::Proxied("eth_getProof"), question.params(number.saturating_sub(1)));
+        let answer = answer.map_err(|error| Fault::Away(error.to_string()))?;
+        found.extend(siblings::nodes(&answer, missing));
+    }
+    tracing::debug!(number, asked = missing.len(), found = found.len(), "siblings from the execution client");
+    Ok(found)
+}
+
+/// Executes a block again on the state before it, and collects its witness with the reserve. `hash` and `header` (RLP) of the blocks before it.
+///
+/// # Errors
+/// In words: a block that does not execute, or a state that cannot be read.
+pub fn witness_of(
+    spec: &ChainSpec,
+    block: &StatelessBlock,
+    parent: &Snapshot,
+    hash: &dyn Fn(u64) -> Option<B256>,
+    header: &dyn Fn(u64) -> Option<Bytes>,
+) -> Result<Witness, String> {
+    let number = block.header.number;
+    let context = BlockContext::of_header(&block.header, spec.fork_at(block.header.timestamp));
+    let executed = execute(spec, block, &context, parent, hash)?;
+    Witness::of_block_with_reserve(number, parent, &executed.accesses, &executed.changes, header)
+        .map_err(|error| format!("the witness of block {number}: {error}"))
+}
+
+/// Executes with the block hashes that the world asks for: at first none, which is what most blocks need.
+///
+/// # Errors
+/// In words: it does not execute, or the state cannot be read.
+pub fn execute<R: StateReader + Clone>(
+    spec: &ChainSpec,
+    block: &StatelessBlock,
+    context: &BlockContext,
+    parent: &R,
+    hash: &dyn Fn(u64) -> Option<B256>,
+) -> Result<ExecutedBlock, String> {
+    let number = block.header.number;
+    let execute = |hashes: &[(u64, B256)]| {
+        let mut world = World::with_room(parent.clone(), 4 * block.transactions.len() + 64);
+        hashes.iter().for_each(|(number, hash)| world.set_block_hash(*number, *hash));
+        let mut executor = Executor::new(world, spec.chain_id, spec.deposit_contract, context.fork);
+        execute_block(&mut executor, context, &block.transactions, &block.withdrawals)
+    };
+    let parent_hash = [(number - 1, block.header.parent_hash)];
+    let outcome = match execute(&parent_hash) {
+        Err(BlockExecutionError::Transaction {
+            source: ExecutionError::World(WorldError::BlockHashUnknown(_)),
+            ..
+        }) => {
+            let known =
+                (number.saturating_sub(BLOCK_HASHES)..number).filter_map(|number| Some((number, hash(number)?)));
+            execute(&known.collect::<Vec<_>>())
+        }
+        outcome => outcome,
+    };
+    outcome.map_err(|error| format!("block {number} cannot be executed again: {error}"))
+}
+
+fn witness_path(dir: &Path, number: u64) -> PathBuf {
+    dir.join(format!("{number}.witness"))
+}
+
+/// The witness in a file, when it is of this block.
+fn read_kept(bytes: &[u8], hash: B256) -> Option<Witness> {
+    let (head, witness) = bytes.split_at_checked(36)?;
+    let is_whole = head[..32] == hash[..] && head[32..] == crc32c::crc32c(witness).to_le_bytes();
+    is_whole.then(|| Witness::decode_run(&Bytes::copy_from_slice(witness)).ok()).flatten()
+}
+
+impl Origins for OriginWindow {
+    fn mix_hash(&self, origin: &Origin) -> OriginAnswer {
+        self.find(id(*origin)).map_or(OriginAnswer::Missing, |block| OriginAnswer::Known(block.mix_hash))
+    }
+}
+
+fn id(origin: Origin) -> BlockId {
+    BlockId { number: origin.number, hash: origin.hash }
+}
+
+/// Strict re-execution of a batch, as derivation wants it.
+///
+/// # Errors
+/// The first broken rule: of an origin, or of the batch.
+pub fn checked(spec: &ChainSpec, profile: Profile, check: &Check<strict::Tip>) -> Result<CheckedBatch, SkipReason> {
+    let tx =
+        ExecuteTx::decode(&check.raw, profile).map_err(|error| SkipReason::Undecodable { what: error.to_string() })?;
+    let invalid =
+        |defect: strict::Defect| SkipReason::Invalid { code: defect.code().to_owned(), what: defect.to_string() };
+    let tip = &*check.tip.carry;
+    let batch = strict::continues(tip, &tx.payload).map_err(invalid)?;
+    // Before anything is executed: where blocks stand.
+    let first = check.tip.block.number + 1;
+    let claimed = batch.blocks.iter().zip(first..).map(|(block, number)| ClaimedOrigin {
+        block: number,
+        origin: id(block.origin),
+        prev_randao: block.prev_randao,
+    });
+    let claimed: Vec<ClaimedOrigin> = claimed.collect();
+    check.origins.judge_all(check.tip.origin, &claimed)?;
+    let advance = strict::advance(spec, tip, &tx.payload, &check.origins).map_err(invalid)?;
+    let blocks = advance.blocks.iter().map(|block| DerivedBlock {
+        id: BlockId { number: block.header.number, hash: block.hash },
+        origin: id(block.origin),
+    });
+    Ok(CheckedBatch {
+        batch: ValidBatch {
+            digest: advance.proof.digest,
+            post_state: advance.proof.post_state_root,
+            blocks: blocks.collect(),
+            origins: claimed,
+            is_open: advance.tip.open.is_some(),
+            carry: Arc::new(advance.tip),
+        },
+        blocks: advance.blocks,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::chain::test_dir::TestDir;
+
+    #[test]
+    fn files_are_counted_across_a_start_and_forgotten_by_number() {
+        let dir = TestDir::new("kept-witnesses");
+        let folder = dir.path().join("witnesses");
+        let mut kept = Kept::open(&folder);
+        assert_eq!(kept.bytes(), 0, "the folder is not there yet");
+        for number in [9, 10, 100] {
+            kept.write(number, &[7; 50]).expect("room");
+        }
+        // Of another block of the same number, after a reorganisation.
+        kept.write(10, &[7; 20]).expect("room");
+        std::fs::write(folder.join("notes.txt"), "not ours").expect("room");
+        assert_eq!((kept.bytes(), Kept::open(&folder).bytes()), (120, 120));
+        kept.forget(100);
+        assert_eq!((kept.bytes(), Kept::open(&folder).bytes()), (50, 50));
+        assert!(folder.join("100.witness").exists() && folder.join("notes.txt").exists());
+        assert!(!folder.join("9.witness").exists());
+    }
+}
