@@ -20,14 +20,16 @@ use crate::rpc::log_filter::{LogFilter, LogRange, PENDING_LOGS};
 use crate::rpc::params::{Argument, BlockId};
 use crate::rpc::subscription::{ConnectionKey, Cursor};
 
-/// Names a filter, and in its first two bytes the shard that owns it. The rest cannot be guessed: over HTTP whoever knows it may poll.
+/// Names a filter, and in its second and third byte the shard that owns it. The rest cannot be guessed: over HTTP whoever knows it may poll.
+///
+/// The standard calls it an unsigned integer (execution-apis, `eth_newFilter`), so its first digit is never zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct FilterId([u8; 16]);
 
 impl FilterId {
     #[must_use]
     pub fn shard(self) -> ShardId {
-        ShardId(u16::from_be_bytes([self.0[0], self.0[1]]))
+        ShardId(u16::from_be_bytes([self.0[1], self.0[2]]))
     }
 
     /// Reads what `write` wrote.
@@ -278,7 +280,8 @@ impl Filters {
             out.copy_from_slice(&hasher.finish().to_be_bytes());
         }
         self.made_count += 1;
-        bytes[..2].copy_from_slice(&self.shard.0.to_be_bytes());
+        bytes[0] |= 0x80;
+        bytes[1..3].copy_from_slice(&self.shard.0.to_be_bytes());
         FilterId(bytes)
     }
 

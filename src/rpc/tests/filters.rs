@@ -69,6 +69,7 @@ fn ids_name_their_shard_and_differ() {
             id.write(&mut text);
             let text: String = serde_json::from_slice(&text).expect("a JSON string");
             assert_eq!((text.len(), FilterId::parse(&text), id.shard()), (34, Some(id), ShardId(shard)));
+            assert!(!text.starts_with("0x0"), "{text} is no integer as JSON-RPC writes them");
             assert!(seen.insert(text), "an id came twice");
         }
     }
