@@ -163,7 +163,7 @@ fn others() {
     check("eth_newFilter", "[{}]", "new filter Logs");
     check("eth_newFilter", "[]", "-32602 missing value for required argument 0 (filter)");
     check("eth_newFilter", "[{\"address\":1}]", "-32602 invalid argument 0 (filter), address");
-    let id = "[\"0x000700000000000000000000000000ff\"]";
+    let id = "[\"0x800007000000000000000000000000ff\"]";
     check("eth_getFilterChanges", id, "filter of shard Some(7): Changes");
     check("eth_getFilterLogs", id, "filter of shard Some(7): Logs");
     check("eth_uninstallFilter", id, "filter of shard Some(7): Uninstall");
