@@ -228,7 +228,7 @@ impl Core {
             phase: Phase::Idle,
             sequence,
             parent,
-            placed_index: HashMap::with_capacity_and_hasher(limits::WORLD_ACCOUNTS_START, RandomState::default()),
+            placed_index: HashMap::with_capacity_and_hasher(limits::PLACED_ROOM, RandomState::default()),
             removed: Vec::with_capacity(64),
             last_opened_ns: now.monotonic_ns,
             drain_until_ns: None,

@@ -104,15 +104,21 @@ pub struct World<R = Snapshot> {
     diffs: Vec<StateDiff>,
     /// Hashes of the last 256 blocks, at `number % 256`.
     block_hashes: Box<[B256; 256]>,
+    /// Entries above which a cache is emptied between blocks.
+    entries_max: usize,
 }
 
 impl<R: StateReader> World<R> {
+    /// A world that lasts, with caches that are emptied when they have grown past their limits.
     #[must_use]
     pub fn new(snapshot: R) -> Self {
-        Self::with_room(snapshot, limits::WORLD_ACCOUNTS_START)
+        let mut world = Self::with_room(snapshot, limits::WORLD_ROOM);
+        world.slots.reserve(limits::WORLD_ROOM);
+        world.entries_max = limits::WORLD_ENTRIES_MAX;
+        world
     }
 
-    /// A world that lives for one block, with room for as many accounts as that one is expected to touch.
+    /// A world that lives for a block or a few and forgets nothing, with room for as many accounts as they are expected to touch.
     #[must_use]
     pub fn with_room(snapshot: R, account_count: usize) -> Self {
         Self {
@@ -128,6 +134,7 @@ impl<R: StateReader> World<R> {
             new_code_hashes: HashSet::with_hasher(RandomState::default()),
             diffs: Vec::with_capacity(64),
             block_hashes: Box::new([B256::ZERO; 256]),
+            entries_max: usize::MAX,
         }
     }
 
@@ -142,10 +149,10 @@ impl<R: StateReader> World<R> {
     pub fn trim(&mut self) {
         assert!(self.dirty_accounts.is_empty());
         assert!(self.dirty_slots.is_empty());
-        if self.accounts.len() > limits::WORLD_ACCOUNTS_MAX {
+        if self.accounts.len() > self.entries_max {
             self.accounts.clear();
         }
-        if self.slots.len() > limits::WORLD_SLOTS_MAX {
+        if self.slots.len() > self.entries_max {
             self.slots.clear();
         }
         if self.codes.len() > limits::WORLD_CODES_MAX {

@@ -166,7 +166,11 @@ pub(super) struct SegmentWriter {
 
 impl SegmentWriter {
     pub(super) fn new(dir: &Path, start: u64, end: u64, tier: u32) -> Result<SegmentWriter, ChainError> {
-        let temporary = dir.join("index.tmp");
+        SegmentWriter::under(dir.join("index.tmp"), start, end, tier)
+    }
+
+    /// As [`SegmentWriter::new`], under a temporary name of the caller's, for another thread than the index worker.
+    pub(super) fn under(temporary: PathBuf, start: u64, end: u64, tier: u32) -> Result<SegmentWriter, ChainError> {
         let file = File::create(&temporary).map_err(|error| ChainError::io("create", &temporary, &error))?;
         let mut writer = SegmentWriter {
             file: BufWriter::with_capacity(WRITE_BUFFER_BYTES, file),
@@ -198,7 +202,20 @@ impl SegmentWriter {
     }
 
     /// Writes what remains, syncs, and gives the file its name.
-    pub(super) fn finish(mut self, path: &Path) -> Result<(), ChainError> {
+    pub(super) fn finish(self, path: &Path) -> Result<(), ChainError> {
+        let (file, temporary) = self.complete()?;
+        file.sync_data().map_err(|error| ChainError::io("sync", &temporary, &error))?;
+        rename(&temporary, path)?;
+        sync_dir(path.parent().unwrap_or(Path::new(".")))
+    }
+
+    /// As [`SegmentWriter::finish`] for a file that is not needed after a power cut.
+    pub(super) fn finish_unsynced(self, path: &Path) -> Result<(), ChainError> {
+        let (_, temporary) = self.complete()?;
+        rename(&temporary, path)
+    }
+
+    fn complete(mut self) -> Result<(File, PathBuf), ChainError> {
         if self.page_entries > 0 {
             self.flush_page()?;
         }
@@ -206,12 +223,10 @@ impl SegmentWriter {
         self.head.fence_crc = crc32c::crc32c(&fences);
         self.write(&fences)?;
         let SegmentWriter { file, temporary, head, .. } = self;
-        let fail = |action, error: &std::io::Error| ChainError::io(action, &temporary, error);
-        let file = file.into_inner().map_err(|error| fail("write", error.error()))?;
-        file.write_all_at(&encode_head(&head), 0).map_err(|error| fail("write", &error))?;
-        file.sync_data().map_err(|error| fail("sync", &error))?;
-        std::fs::rename(&temporary, path).map_err(|error| fail("rename", &error))?;
-        sync_dir(path.parent().unwrap_or(Path::new(".")))
+        let fail = |error: &std::io::Error| ChainError::io("write", &temporary, error);
+        let file = file.into_inner().map_err(|error| fail(error.error()))?;
+        file.write_all_at(&encode_head(&head), 0).map_err(|error| fail(&error))?;
+        Ok((file, temporary))
     }
 
     fn flush_page(&mut self) -> Result<(), ChainError> {
@@ -229,6 +244,10 @@ impl SegmentWriter {
     fn write(&mut self, bytes: &[u8]) -> Result<(), ChainError> {
         self.file.write_all(bytes).map_err(|error| ChainError::io("write", &self.temporary, &error))
     }
+}
+
+fn rename(temporary: &Path, path: &Path) -> Result<(), ChainError> {
+    std::fs::rename(temporary, path).map_err(|error| ChainError::io("rename", temporary, &error))
 }
 
 /// Makes renames and removals in a directory durable.

@@ -17,6 +17,9 @@
 //!
 //! A later record of the same hash replaces the earlier one. The files are synced with the blocks: until then the journal keeps the ends. Records
 //! that a power cut damaged are forgotten at open.
+//!
+//! Beside each full file lies `lookup-<id>`, an index segment from hashes to records: in memory it would be eight bytes a transaction for the
+//! whole retention. It says nothing that the records do not, so it is never synced, and made anew at open.
 #![allow(unsafe_code, reason = "opens mapped files, STYLE section unsafe")]
 
 use std::collections::VecDeque;
@@ -27,13 +30,15 @@ use arc_swap::ArcSwap;
 
 use super::error::ChainError;
 use super::index::{Entry, key_of};
-use super::index_segment::sync_dir;
+use super::index_segment::{IndexSegment, SegmentWriter, sync_dir};
 use super::index_table::IndexTable;
 use super::map::{AppendFile, FileView};
 use super::record::u32_at;
 use crate::primitives::{B256, U256};
 
 const RECORD_BYTES: usize = 64;
+/// A lookup while it is written.
+const LOOKUP_UNFINISHED: &str = "lookup.tmp";
 const NEVER: u32 = u32::MAX;
 const KIND_INCLUDED: u8 = 1;
 const KIND_DROPPED: u8 = 2;
@@ -118,12 +123,11 @@ struct SegmentView {
     lookup: Lookup,
 }
 
-/// Where in a file a hash may be: a table while the file grows, eight bytes a record once it is full.
+/// Where in a file a hash may be: a table while the file grows, a file of its own once it is full.
 #[derive(Clone)]
 enum Lookup {
     Growing(Arc<IndexTable>),
-    /// Sorted: upper half of the key, then the record's index.
-    Full(Arc<[u64]>),
+    Full(Arc<IndexSegment>),
 }
 
 /// The status files as the chain thread sees them.
@@ -136,6 +140,7 @@ pub(super) struct StatusWriter {
 }
 
 struct Segment {
+    id: u64,
     file: AppendFile,
     lookup: Lookup,
     newest_unix_ms: u64,
@@ -152,24 +157,26 @@ impl TierTimes {
 }
 
 impl Lookup {
-    fn compact(&self) -> Lookup {
-        let Lookup::Growing(table) = self else { return self.clone() };
-        // A file has fewer than 2^32 records, see `StatusWriter::open`.
-        let pack = |entry: Entry| entry.key & !u64::from(u32::MAX) | entry.location;
-        Lookup::Full(table.sorted_entries().into_iter().map(pack).collect())
+    /// The lookup of a full file of records, as a file beside it.
+    fn to_file(&self, dir: &Path, id: u64) -> Result<Lookup, ChainError> {
+        let Lookup::Growing(table) = self else { return Ok(self.clone()) };
+        let path = lookup_path(dir, id);
+        let mut writer = SegmentWriter::under(dir.join(LOOKUP_UNFINISHED), 0, 0, 0)?;
+        for entry in table.sorted_entries() {
+            writer.push(entry)?;
+        }
+        writer.finish_unsynced(&path)?;
+        Ok(Lookup::Full(Arc::new(IndexSegment::open(&path)?)))
     }
 
     /// Hands every record index that may belong to `key` to `visit`.
     fn visit(&self, key: u64, mut visit: impl FnMut(u64) -> Result<(), ChainError>) -> Result<(), ChainError> {
+        let mut visit = |index| visit(index).map(|()| false);
         match self {
-            Lookup::Growing(table) => table.visit(key, &mut |index| visit(index).map(|()| false)).map(|_| ()),
-            Lookup::Full(sorted) => {
-                let upper = key >> 32;
-                let first = sorted.partition_point(|packed| packed >> 32 < upper);
-                let found = sorted[first..].iter().take_while(|packed| *packed >> 32 == upper);
-                found.into_iter().try_for_each(|packed| visit(packed & u64::from(u32::MAX)))
-            }
+            Lookup::Growing(table) => table.visit(key, &mut visit),
+            Lookup::Full(segment) => segment.visit(key, &mut visit),
         }
+        .map(|_| ())
     }
 }
 
@@ -238,14 +245,15 @@ impl StatusWriter {
         // A file has room for at least one record with its extension, or `put` would never end.
         limits.segment_records = limits.segment_records.max(4);
         assert!(u32::try_from(limits.segment_records).is_ok(), "a record's index has 32 bits");
+        remove_lookups(dir)?;
         let mut ids = segment_ids(dir)?;
         ids.sort_unstable();
         let mut segments = VecDeque::new();
         for id in &ids {
             // SAFETY: the caller's contract covers every status file of the directory.
-            let mut segment = unsafe { Segment::open(segment_path(dir, *id), &limits) }?;
+            let mut segment = unsafe { Segment::open(dir, *id, &limits) }?;
             if Some(id) != ids.last() {
-                segment.lookup = segment.lookup.compact();
+                segment.lookup = segment.lookup.to_file(dir, *id)?;
             }
             segments.push_back(segment);
         }
@@ -290,11 +298,10 @@ impl StatusWriter {
             return Ok(room);
         }
         if let Some(full) = self.segments.back_mut() {
-            full.lookup = full.lookup.compact();
+            full.lookup = full.lookup.to_file(&self.dir, full.id)?;
         }
-        let path = segment_path(&self.dir, self.next_id);
         // SAFETY: the name is new and the directory is ours by the contract of `StatusWriter::open`.
-        let segment = unsafe { Segment::open(path, &self.limits) }?;
+        let segment = unsafe { Segment::open(&self.dir, self.next_id, &self.limits) }?;
         self.next_id += 1;
         self.segments.push_back(segment);
         Ok(self.limits.segment_records)
@@ -334,6 +341,10 @@ impl StatusWriter {
             bytes -= oldest.file.len();
             let path = oldest.file.path();
             std::fs::remove_file(path).map_err(|error| ChainError::io("remove", path, &error))?;
+            if let Lookup::Full(segment) = &oldest.lookup {
+                // Without its records it says nothing, and the next open removes what is left here.
+                let _ = std::fs::remove_file(segment.path());
+            }
             self.segments.pop_front();
         }
         Ok(())
@@ -354,9 +365,9 @@ impl Segment {
     ///
     /// # Safety
     /// As [`AppendFile::open`].
-    unsafe fn open(path: PathBuf, limits: &StatusLimits) -> Result<Segment, ChainError> {
+    unsafe fn open(dir: &Path, id: u64, limits: &StatusLimits) -> Result<Segment, ChainError> {
         // SAFETY: the caller's contract is the same.
-        let mut file = unsafe { AppendFile::open(path, limits.map_window_bytes) }?;
+        let mut file = unsafe { AppendFile::open(segment_path(dir, id), limits.map_window_bytes) }?;
         let view = file.view();
         let record_count = (view.len() / RECORD_BYTES as u64) as usize;
         if u32::try_from(record_count).is_err() {
@@ -375,7 +386,7 @@ impl Segment {
         }
         drop(view);
         file.cut(end)?;
-        Ok(Segment { file, lookup: Lookup::Growing(Arc::new(table)), newest_unix_ms })
+        Ok(Segment { id, file, lookup: Lookup::Growing(Arc::new(table)), newest_unix_ms })
     }
 
     fn record_count(&self) -> usize {
@@ -490,6 +501,21 @@ fn segment_path(dir: &Path, id: u64) -> PathBuf {
     dir.join(format!("status-{id:016x}"))
 }
 
+fn lookup_path(dir: &Path, id: u64) -> PathBuf {
+    dir.join(format!("lookup-{id:016x}"))
+}
+
+/// Removes what an earlier process looked records up in.
+fn remove_lookups(dir: &Path) -> Result<(), ChainError> {
+    for file in std::fs::read_dir(dir).map_err(|error| ChainError::io("list", dir, &error))? {
+        let file = file.map_err(|error| ChainError::io("list", dir, &error))?;
+        if file.file_name().to_str().is_some_and(|name| name.starts_with("lookup")) {
+            std::fs::remove_file(file.path()).map_err(|error| ChainError::io("remove", &file.path(), &error))?;
+        }
+    }
+    Ok(())
+}
+
 fn segment_ids(dir: &Path) -> Result<Vec<u64>, ChainError> {
     let mut ids = Vec::new();
     for file in std::fs::read_dir(dir).map_err(|error| ChainError::io("list", dir, &error))? {
@@ -516,6 +542,15 @@ mod tests {
     fn open(dir: &TestDir, limits: StatusLimits) -> (StatusWriter, StatusShared) {
         // SAFETY: the directory is this test's own, and one writer is open at a time.
         unsafe { StatusWriter::open(dir.path(), limits) }.unwrap()
+    }
+
+    fn ids(dir: &Path) -> impl Iterator<Item = u64> {
+        segment_ids(dir).unwrap().into_iter()
+    }
+
+    fn lookup_count(dir: &Path) -> usize {
+        let names = std::fs::read_dir(dir).unwrap().map(|file| file.unwrap().file_name());
+        names.filter(|name| name.to_str().unwrap().starts_with("lookup")).count()
     }
 
     fn hash(id: u64) -> B256 {
@@ -635,6 +670,36 @@ mod tests {
     }
 
     #[test]
+    fn full_files_are_looked_up_in_files_which_are_made_anew_at_open() {
+        let dir = TestDir::new("status-lookup");
+        let limits = StatusLimits { segment_records: 600, ..LIMITS };
+        // Hashes whose keys differ, so that a lookup has several pages.
+        let record = |id: u64| {
+            let mut hash = B256::ZERO;
+            hash[..8].copy_from_slice(&(id.wrapping_mul(0x9e37_79b9_7f4a_7c15)).to_be_bytes());
+            StatusRecord { hash, ..included(0, id % 1000) }
+        };
+        let (mut writer, shared) = open(&dir, limits);
+        writer.put(&(0..2_000).map(record).collect::<Vec<_>>(), &shared).unwrap();
+        let check = |shared: &StatusShared| {
+            for id in 0..2_000 {
+                assert_eq!(shared.find(&record(id).hash).unwrap(), Some(record(id)), "{id}");
+            }
+            assert_eq!(shared.find(&record(2_000).hash).unwrap(), None);
+        };
+        check(&shared);
+        let count = lookup_count(dir.path());
+        assert_eq!(count, segment_ids(dir.path()).unwrap().len() - 1);
+        drop((writer, shared));
+        std::fs::write(lookup_path(dir.path(), 0), b"half").unwrap();
+        std::fs::write(lookup_path(dir.path(), 77), b"of no file").unwrap();
+        std::fs::write(dir.path().join(LOOKUP_UNFINISHED), b"torn").unwrap();
+        let (_writer, shared) = open(&dir, limits);
+        check(&shared);
+        assert_eq!(lookup_count(dir.path()), count);
+    }
+
+    #[test]
     fn old_files_are_forgotten_by_bytes() {
         let dir = TestDir::new("status-bytes");
         let limits = StatusLimits { bytes_max: 64 * 24, ..LIMITS };
@@ -642,8 +707,9 @@ mod tests {
         for id in 0..100 {
             writer.put(&[included(id, 50)], &shared).unwrap();
             let bytes: u64 =
-                std::fs::read_dir(dir.path()).unwrap().map(|file| file.unwrap().metadata().unwrap().len()).sum();
+                ids(dir.path()).map(|id| std::fs::metadata(segment_path(dir.path(), id)).unwrap().len()).sum();
             assert!(bytes <= limits.bytes_max);
+            assert!(lookup_count(dir.path()) < ids(dir.path()).count());
             assert!(shared.find(&hash(id)).unwrap().is_some());
         }
         assert!(shared.find(&hash(0)).unwrap().is_none());

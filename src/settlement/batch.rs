@@ -40,7 +40,6 @@ pub const SEGMENTS_MAX: usize = 4_096;
 pub const TXS_MAX: usize = 65_536;
 /// Accounts and slots that the segments of a batch ask for, summed up: a run's world holds them all.
 pub const ACCESSES_MAX: usize = 524_288;
-const _: () = assert!(2 * ACCESSES_MAX <= crate::limits::WORLD_ACCOUNTS_MAX);
 /// Yellow paper, section 4.3.4.
 pub const EXTRA_DATA_BYTES_MAX: usize = 32;
 /// How far an origin may lie below the block of L1 that includes the batch.

@@ -198,7 +198,7 @@ pub const IMPORTS: &[(&str, &[&str])] = &[
     ("state::files", &["crypto", "runtime"]),
     ("state::driver", &["builder", "limits", "messages", "metrics", "ring", "runtime"]),
     ("witness", &["builder", "codec", "config", "crypto", "limits", "primitives", "state"]),
-    ("settlement::batch", &["codec", "crypto", "limits", "primitives", "witness"]),
+    ("settlement::batch", &["codec", "crypto", "primitives", "witness"]),
     ("settlement::execution", &["builder", "codec", "crypto", "primitives", "state", "witness"]),
     ("settlement::segment", &["builder", "config", "crypto", "limits", "primitives", "state", "witness"]),
     ("settlement::siblings", &["crypto", "primitives", "witness"]),
