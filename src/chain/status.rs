@@ -672,7 +672,7 @@ mod tests {
     #[test]
     fn full_files_are_looked_up_in_files_which_are_made_anew_at_open() {
         let dir = TestDir::new("status-lookup");
-        let limits = StatusLimits { segment_records: 600, ..LIMITS };
+        let limits = StatusLimits { segment_records: 600, bytes_max: 64 * 10_000, ..LIMITS };
         // Hashes whose keys differ, so that a lookup has several pages.
         let record = |id: u64| {
             let mut hash = B256::ZERO;
