@@ -20,7 +20,7 @@ use alloy_rlp::Encodable;
 use crate::derivation::Derivation;
 use crate::derivation::skip::SkipReason;
 use crate::derivation::types::{Accepted, Action as Derived, Check, CheckId, Formats, Skipped, ValidBatch};
-use crate::heads::{Action as HeadAction, Cause, Heads, HeadsError};
+use crate::heads::{Action as HeadAction, Cause, Heads, HeadsError, View};
 use crate::journal::record::RollbackCause;
 use crate::l1::block::{BlockId, CheckedBlock};
 use crate::l1::execute_tx::Signature;
@@ -165,6 +165,8 @@ pub struct Conductor<F> {
     bodies: Vec<strict::DerivedBlock>,
     pending: Option<Replace>,
     is_replacing: bool,
+    /// Newest block of ours that stays, once some have to give way: above it heads have L1's blocks, and whoever asks has still ours.
+    stays: Option<BlockId>,
     halted: Option<String>,
     is_met: bool,
     origin: Option<Origin>,
@@ -194,6 +196,7 @@ impl<F: Formats> Conductor<F> {
             bodies: Vec::new(),
             pending: None,
             is_replacing: false,
+            stays: None,
             halted: None,
             is_met: false,
             origin: None,
@@ -235,17 +238,39 @@ impl<F: Formats> Conductor<F> {
         self.is_met
     }
 
-    /// Numbers of the safe and of the final block.
+    /// Numbers of the safe and of the final block: of ours, where L1 has others that are not in their place yet.
     #[must_use]
     pub fn settled(&self) -> (u64, u64) {
-        let view = self.heads.view();
+        let view = self.view();
         (view.safe.number, view.finalized.number)
     }
 
     /// Number of the newest block of which all was sent to L1.
     #[must_use]
     pub fn posted(&self) -> u64 {
-        self.heads.view().posted
+        self.view().posted
+    }
+
+    /// The heads as far as they are blocks that we have.
+    fn view(&self) -> View {
+        let view = self.heads.view();
+        let Some(stays) = self.stays else { return view };
+        let lower = |block: BlockId| if block.number > stays.number { stays } else { block };
+        View {
+            safe: lower(view.safe),
+            finalized: lower(view.finalized),
+            posted: view.posted.min(stays.number),
+            ..view
+        }
+    }
+
+    /// Blocks of ours above `to` have to give way.
+    fn stays_up_to(&mut self, to: u64) {
+        // Told before L1's blocks are final, so heads know it still.
+        let Some(block) = self.heads.block(to) else { return };
+        if self.stays.is_none_or(|stays| block.number < stays.number) {
+            self.stays = Some(block);
+        }
     }
 
     /// The L1 block that the next block stands on.
@@ -394,6 +419,7 @@ impl<F: Formats> Conductor<F> {
         }
         tracing::warn!(number, "L1 has another beginning of a block of ours");
         posting.give_way(number - 1, actions);
+        self.stays_up_to(number - 1);
         let why = format!("L1 has another beginning of block {number}");
         let cause = Some(RollbackCause::L1Differs);
         let replace = Replace { to_block: number - 1, cause, why, ..Replace::default() };
@@ -595,6 +621,7 @@ impl<F: Formats> Conductor<F> {
                 }
                 HeadAction::Rollback { to, cause } => {
                     tracing::warn!(to, ?cause, "blocks of ours have to give way");
+                    self.stays_up_to(to);
                     let pending = self.pending.get_or_insert_with(|| Replace { to_block: to, ..Replace::default() });
                     pending.why = format!("{cause:?}");
                     pending.cause = Some(match cause {
@@ -616,6 +643,7 @@ impl<F: Formats> Conductor<F> {
                         continue;
                     }
                     let to_block = first - 1;
+                    self.stays_up_to(to_block);
                     let pending = self.pending.get_or_insert_with(|| Replace { to_block, ..Replace::default() });
                     pending.cause.get_or_insert(RollbackCause::L1Differs);
                     pending.blocks.extend(blocks);
@@ -691,7 +719,7 @@ impl<F: Formats> Conductor<F> {
     }
 
     fn refresh_status(&mut self) {
-        let (view, backlog_bytes) = (self.heads.view(), self.backlog_bytes());
+        let (view, backlog_bytes) = (self.view(), self.backlog_bytes());
         let status = &mut self.status;
         status.l1_derived = self.derivation.l1_derived();
         status.l1_finalized = self.derivation.l1_finalized();

@@ -530,6 +530,27 @@ fn blocks_of_a_valid_batch_that_we_did_not_make_take_the_place_of_ours() {
     assert_eq!(replaced(replacement), (0, Some(RollbackCause::L1Differs), vec![theirs.0]));
 }
 
+/// L1's block 1 is safe and final before ours has given way: ours is neither.
+#[test]
+fn a_block_of_ours_is_not_final_while_l1s_waits_to_take_its_place() {
+    let mut other = Rig::ready(Shape { key: 2, ..SHAPE });
+    other.post();
+    let mut rig = Rig::ready(SHAPE);
+    rig.seal(4);
+    rig.push(other.pool.into_values().map(|raw| (raw, true)).collect());
+    let (number, block) = (rig.l1.len() as u64 - 1, Box::new(rig.l1[rig.l1.len() - 1].clone()));
+    rig.settler.heard(Ok(L1Event::Block(block.clone())));
+    rig.work();
+    assert!(!rig.settler.conductor.takes_blocks() && rig.settler.replacement.is_none(), "L1 was not read to its head");
+    assert_eq!(rig.settler.conductor.settled(), (0, 0));
+    rig.settler.heard(Ok(L1Event::Finalized(block.id())));
+    assert_eq!((rig.settler.conductor.status().l1_finalized, rig.settler.conductor.settled()), (number, (0, 0)));
+    assert_eq!(rig.settler.conductor.status().finalized.number, 0);
+    rig.head();
+    assert!(rig.settler.replacement.is_some(), "our block 1 gives way now");
+    assert_eq!((rig.settler.conductor.settled(), rig.settler.conductor.posted()), ((0, 0), 0));
+}
+
 /// L1 has the first part of a block that we do not have: nobody but who has its rest can go on, and that is whoever builds it.
 #[test]
 fn the_beginning_of_a_block_that_we_did_not_make_takes_the_place_of_ours() {
