@@ -363,6 +363,28 @@ fn two_must_agree_on_an_account() {
     });
 }
 
+/// In a short fork two endpoints have other accounts at one number: who does not know the block has not lied about it.
+#[test]
+fn an_account_is_asked_for_at_a_block_and_not_at_a_number() {
+    let [first, forked, third] = [Server::start(), Server::start(), Server::start()];
+    [&first, &forked, &third].iter().for_each(|server| server.mine(3, 100));
+    forked.served().blocks.pop();
+    forked.mine(1, 500);
+    forked.served().nonce_more = 1;
+    let at = BlockId { number: 3, hash: first.served().blocks[3].hash };
+    block_on(async {
+        let account = client(&[&first, &forked]).account(Address::ZERO, at).await.expect("one knows the block");
+        assert_eq!((account.nonce, account.is_confirmed), (7, false));
+        let mut three = client(&[&forked, &first, &third]);
+        for _ in 0..2 {
+            let calls = forked.served().calls.len();
+            let account = three.account(Address::ZERO, at).await.expect("two know the block");
+            assert_eq!((account.nonce, account.is_confirmed), (7, true));
+            assert!(forked.served().calls.len() > calls, "it is asked again: nothing was disproved");
+        }
+    });
+}
+
 #[test]
 fn one_that_is_out_of_order_is_passed_over() {
     for fault in [Fault::Http500, Fault::NotJson] {

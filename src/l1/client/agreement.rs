@@ -15,7 +15,8 @@ impl<T: Transport> Endpoint<T> {
     }
 
     async fn account(&mut self, address: Address, at: BlockId, limit: Duration) -> Result<Account, EndpointError> {
-        let params = format!(r#"["{address:#x}","{:#x}"]"#, at.number);
+        // By hash (EIP-1898): of two that are on different chains for a moment, both would be right about a number.
+        let params = format!(r#"["{address:#x}",{{"blockHash":"{}"}}]"#, at.hash);
         let nonce = self.quantity("eth_getTransactionCount", &params, limit).await?;
         let balance_wei = self.quantity("eth_getBalance", &params, limit).await?;
         let params = format!(r#"["{address:#x}","pending"]"#);
@@ -163,7 +164,8 @@ impl<T: Transport> L1Client<T> {
     }
 
     /// Nonce and balance of an account at a block. Nothing proves them: with several endpoints two that have the same are looked for; of what their
-    /// pools and their final blocks say the more careful counts. One whose word nobody else gives is not confirmed.
+    /// pools and their final blocks say the more careful counts. One whose word nobody else gives is not confirmed. Who does not know the block
+    /// says nothing about it.
     ///
     /// # Errors
     /// `Away`, `Refused`; `NotAgreed` when those that answer contradict each other.

@@ -217,6 +217,9 @@ fn call(served: &mut Served, method: &str, params: &Value) -> Result<Value, (i64
             Ok(block.map_or(Value::Null, |block| receipts_json(served, block)))
         }
         "eth_getTransactionCount" if params[1] == "finalized" => Err((-32000, "finalized block not found".to_owned())),
+        "eth_getTransactionCount" | "eth_getBalance" if is_unknown(served, &params[1]) => {
+            Err((-32000, "header for hash not found".to_owned()))
+        }
         "eth_getTransactionCount" => {
             let nonce = served.nonce_more + if params[1] == "pending" { 9 } else { 7 };
             Ok(json!(format!("{nonce:#x}")))
@@ -241,6 +244,11 @@ fn find(served: &Served, tag: &str) -> Option<Block> {
         number => usize::from_str_radix(number.strip_prefix("0x")?, 16).ok()?,
     };
     served.blocks.get(index).cloned()
+}
+
+/// Whether a block is named (EIP-1898) that is not served.
+fn is_unknown(served: &Served, block: &Value) -> bool {
+    block["blockHash"].as_str().is_some_and(|hash| !served.blocks.iter().any(|block| block.hash.to_string() == hash))
 }
 
 fn raw_block(served: &Served, block: &Block) -> Vec<u8> {
