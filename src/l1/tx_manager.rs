@@ -42,6 +42,8 @@ mod tests;
 
 /// The window of the spending limit.
 const HOUR_S: u64 = 3_600;
+/// Newest blocks at which the account is believed: endpoints may need longer for an answer than L1 for a block.
+const RECENT_BLOCKS_MAX: usize = 64;
 /// Heads, one after the other, that must say that a nonce is used which no checked block explains.
 const TAKEN_HEADS: u32 = 2;
 
@@ -114,8 +116,12 @@ pub struct TxManager {
     /// Timestamp and cost of nonces whose end is recorded: of the last hour.
     spent: VecDeque<(u64, U256)>,
     newest_block: Option<(BlockId, u64, u64)>,
+    /// The newest blocks that were fed, oldest first.
+    recent: VecDeque<BlockId>,
+    /// Number of the newest block with something of our address in it.
+    newest_ours: u64,
     finalized: u64,
-    /// Where the fed blocks reach L1's head.
+    /// The account, told since the newest block: as that one or a recent one has it.
     head: Option<HeadView>,
     /// The first head of this life was seen and nobody else's transactions waited.
     is_started: bool,
@@ -142,6 +148,8 @@ impl TxManager {
             attempts: 0,
             spent: VecDeque::new(),
             newest_block: None,
+            recent: VecDeque::new(),
+            newest_ours: 0,
             finalized: 0,
             head: None,
             is_started: false,
@@ -285,6 +293,13 @@ impl TxManager {
     fn block(&mut self, block: &BlockView, actions: &mut Vec<Action>) {
         self.head = None;
         self.newest_block = Some((block.id, block.timestamp, block.base_fee_wei));
+        if self.recent.len() == RECENT_BLOCKS_MAX {
+            self.recent.pop_front();
+        }
+        self.recent.push_back(block.id);
+        if !block.ours.is_empty() {
+            self.newest_ours = block.id.number;
+        }
         while self.spent.front().is_some_and(|(at, _)| at + HOUR_S <= block.timestamp) {
             self.spent.pop_front();
         }
@@ -331,6 +346,8 @@ impl TxManager {
     fn rewind(&mut self, to: u64, actions: &mut Vec<Action>) {
         self.head = None;
         self.newest_block = None;
+        self.recent.retain(|block| block.number <= to);
+        self.newest_ours = self.newest_ours.min(to);
         self.taken_heads = 0;
         if to < self.finalized {
             return self.halt(HaltReason::ReorgBelowFinalized { to, finalized: self.finalized });
@@ -363,8 +380,8 @@ impl TxManager {
     }
 
     fn at_head(&mut self, head: HeadView, actions: &mut Vec<Action>) {
-        // An answer that came after the next block, or after a reorganisation.
-        if self.newest_block.is_none_or(|(id, ..)| id != head.block) {
+        // What a block has stays true of it, so an answer that came after the next block counts; of one that a reorganisation took it does not.
+        if self.newest_block.is_none() || !self.recent.contains(&head.block) {
             return;
         }
         let is_new = self.head.is_none();
@@ -410,7 +427,8 @@ impl TxManager {
 
     fn start(&mut self, head: HeadView, actions: &mut Vec<Action>) {
         let known = self.nonce_next.unwrap_or(0);
-        if Self::is_doubtful(self.nonce_next, &head) {
+        // The nonce to go on from must be one behind all that is known to be used.
+        if Self::is_doubtful(self.nonce_next, &head) || head.block.number < self.newest_ours {
             return;
         }
         let is_quiet = head.nonce_pending <= known.max(head.nonce);
@@ -498,14 +516,14 @@ impl TxManager {
 
     /// Sends what has no block and is not known to be out, in the order of nonces.
     fn send_due(&mut self, actions: &mut Vec<Action>) {
-        let Some(head) = self.head else { return };
+        let Some((newest, ..)) = self.newest_block else { return };
         let (now_ns, resend_after) = (self.now_ns, self.settings.resend_after_blocks);
         for slot in self.slots.iter_mut().filter(|slot| slot.mined.is_none() && !slot.is_sending) {
             let Some((attempt, hash)) = slot.newest() else { continue };
             let is_due = match (slot.retry_at_ns, slot.sent_at) {
                 (Some(at_ns), _) => at_ns <= now_ns,
                 (None, None) => true,
-                (None, Some(at)) => head.block.number >= at.saturating_add(resend_after),
+                (None, Some(at)) => newest.number >= at.saturating_add(resend_after),
             };
             if is_due {
                 slot.is_sending = true;
@@ -517,11 +535,11 @@ impl TxManager {
 
     /// Signs the lowest nonce without a block again when its fees were too low for long enough.
     fn bump_due(&mut self, actions: &mut Vec<Action>) {
-        let (Some(head), Some((_, _, base_fee_wei))) = (self.head, self.newest_block) else { return };
+        let (Some(head), Some((block, _, base_fee_wei))) = (self.head, self.newest_block) else { return };
         let Some(index) = self.slots.iter().position(|slot| slot.mined.is_none()) else { return };
         let slot = &self.slots[index];
         let (Some((newest, _)), None) = (slot.newest(), slot.pending) else { return };
-        let waited = head.block.number.saturating_sub(slot.since);
+        let waited = block.number.saturating_sub(slot.since);
         let is_below = slot.is_underpriced || newest.fee_cap_wei < u128::from(base_fee_wei);
         let is_due = waited >= self.settings.bump_after_blocks || (is_below && waited > 0);
         if !is_due || slot.sent_at.is_none() {
@@ -535,14 +553,14 @@ impl TxManager {
         }
         let (payload, nonce) = (slot.payload, slot.nonce);
         let Fees { tip_cap_wei, fee_cap_wei } = fees;
-        self.ask_for_signature(index, fees, head.block.number, actions);
+        self.ask_for_signature(index, fees, block.number, actions);
         let report = Report::Bumped { payload: payload.id, nonce, fee_cap_wei, tip_cap_wei };
         actions.push(Action::Report(report));
     }
 
     /// Gives the next payload its nonce. Whether it did.
     fn sign_next(&mut self, actions: &mut Vec<Action>) -> bool {
-        let (Some(head), Some((_, _, base_fee_wei)), Some(nonce)) = (self.head, self.newest_block, self.nonce_next)
+        let (Some(head), Some((block, _, base_fee_wei)), Some(nonce)) = (self.head, self.newest_block, self.nonce_next)
         else {
             return false;
         };
@@ -559,17 +577,17 @@ impl TxManager {
         self.queue.pop_front();
         self.nonce_next = Some(nonce + 1);
         self.slots.push_back(empty_slot(nonce, payload));
-        self.ask_for_signature(self.slots.len() - 1, fees, head.block.number, actions);
+        self.ask_for_signature(self.slots.len() - 1, fees, block.number, actions);
         true
     }
 
-    fn ask_for_signature(&mut self, index: usize, fees: Fees, head: u64, actions: &mut Vec<Action>) {
+    fn ask_for_signature(&mut self, index: usize, fees: Fees, newest: u64, actions: &mut Vec<Action>) {
         let slot = &mut self.slots[index];
         let Fees { tip_cap_wei, fee_cap_wei } = fees;
         let attempt = Attempt { id: self.attempts, payload: slot.payload, nonce: slot.nonce, tip_cap_wei, fee_cap_wei };
         self.attempts += 1;
         slot.pending = Some(Pending { attempt, hash: None, above: self.finalized });
-        slot.since = head;
+        slot.since = newest;
         slot.is_underpriced = false;
         actions.push(Action::Sign(attempt));
     }
@@ -585,9 +603,10 @@ impl TxManager {
         self.slots.iter().find(is_failed).map(|slot| slot.payload.id)
     }
 
-    /// What the account has beside what is in flight.
+    /// What the account has beside what is in flight, or was where its balance was told.
     fn funds_wei(&self, head: &HeadView) -> U256 {
-        let in_flight = self.slots.iter().filter(|slot| slot.mined.is_none()).map(Slot::cost_max_wei);
+        let is_paid = |mined: Mined| mined.block.number <= head.block.number;
+        let in_flight = self.slots.iter().filter(|slot| !slot.mined.is_some_and(is_paid)).map(Slot::cost_max_wei);
         head.balance_wei.saturating_sub(in_flight.fold(U256::ZERO, U256::saturating_add))
     }
 

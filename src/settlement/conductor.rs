@@ -54,11 +54,12 @@ pub enum Event {
     L1Finalized {
         number: u64,
     },
-    /// Every block up to L1's head was given. `account`: of who posts.
+    /// Every block up to L1's head was given.
     L1Head {
         head: BlockId,
-        account: Option<HeadView>,
     },
+    /// What the account of who posts has, at a head that was given.
+    L1Account(HeadView),
     /// No endpoint answers.
     L1Away {
         why: String,
@@ -256,12 +257,7 @@ impl<F: Formats> Conductor<F> {
         let view = self.heads.view();
         let Some(stays) = self.stays else { return view };
         let lower = |block: BlockId| if block.number > stays.number { stays } else { block };
-        View {
-            safe: lower(view.safe),
-            finalized: lower(view.finalized),
-            posted: view.posted.min(stays.number),
-            ..view
-        }
+        View { safe: lower(view.safe), finalized: lower(view.finalized), posted: view.posted.min(stays.number), ..view }
     }
 
     /// Blocks of ours above `to` have to give way.
@@ -350,13 +346,15 @@ impl<F: Formats> Conductor<F> {
             }
             Event::L1Rewound { to } => self.rewound(to, ledger, now_ns, actions)?,
             Event::L1Finalized { number } => self.finalized(number, ledger, now_ns, actions)?,
-            Event::L1Head { head, account } => {
+            Event::L1Head { head } => {
                 self.status.l1_head = head;
                 self.status.why.clear();
-                if let (Some(posting), Some(account)) = (&mut self.posting, account) {
+                self.at_head(ledger, actions);
+            }
+            Event::L1Account(account) => {
+                if let Some(posting) = &mut self.posting {
                     posting.head(account, now_ns);
                 }
-                self.at_head(ledger, actions);
             }
             Event::L1Away { why } => {
                 self.status.condition = Condition::Away;

@@ -7,7 +7,7 @@
 //!                          └─► cells ─► builder core
 //! ```
 //!
-//! Sending, and asking for the account, is a task beside it with a connection of its own, so that a slow answer does not hold up what L1 says.
+//! Sending and asking for the account are tasks beside it with connections of their own, so that a slow answer holds up neither what L1 says nor the other.
 
 mod reached;
 pub mod sender;
@@ -23,6 +23,7 @@ use alloy_rlp::Decodable;
 use crossbeam::channel::{Receiver, Sender, TrySendError};
 use futures_lite::future::{or, pending, poll_fn};
 use tokio::sync::mpsc::{Receiver as TaskReceiver, Sender as TaskSender, channel};
+use tokio::sync::watch;
 
 use crate::admin::cells::BatcherWish;
 use crate::chain::{ChainError, ChainReader};
@@ -58,7 +59,7 @@ use crate::state::files::sync::StateCells;
 use crate::topology::Shared;
 use crate::topology::replacement::{OpenBody, Replacement};
 use reached::Reached;
-use sender::{Answer, Request};
+use sender::{Answer, Outgoing};
 
 /// How often the picture of settlement is shown anew, at most.
 const STATUS_NS: u64 = 100_000_000;
@@ -158,7 +159,9 @@ struct Driver {
     outcomes: Receiver<Outcome>,
     replacements: SyncSender<Replacement>,
     follow: Option<FollowEnd>,
-    requests: TaskSender<Request>,
+    outgoing: TaskSender<Outgoing>,
+    /// L1's newest head, where the account is asked for.
+    heads: watch::Sender<BlockId>,
     answers: TaskReceiver<Answer>,
     /// Jobs that the queue had no room for.
     waiting_jobs: Vec<Job>,
@@ -205,10 +208,14 @@ impl Driver {
             let (client, shared) = (L1Client::new(seat.client.clone())?, Arc::clone(&seat.shared));
             tokio::task::spawn_local(look_for_execute(client, seat.execute_address, shared));
         }
-        let (requests, request_rx) = channel(limits::L1_REQUESTS);
+        let (outgoing, outgoing_rx) = channel(limits::L1_REQUESTS);
         let (answer_tx, answers) = channel(limits::L1_REQUESTS);
-        let address = seat.key.as_ref().map(Signer::address);
-        tokio::task::spawn_local(sender::run(L1Client::new(seat.client.clone())?, address, request_rx, answer_tx));
+        let (heads, heads_rx) = watch::channel(start.id());
+        if let Some(key) = &seat.key {
+            let client = L1Client::new(seat.client.clone())?;
+            tokio::task::spawn_local(sender::accounts(client, key.address(), heads_rx, answer_tx.clone()));
+        }
+        tokio::task::spawn_local(sender::run(L1Client::new(seat.client.clone())?, outgoing_rx, answer_tx));
         tokio::task::spawn_local(pass_on::run(L1Client::new(seat.client)?, seat.passed_on));
         if seat.start_without {
             seat.shared.settlement.meet();
@@ -232,7 +239,8 @@ impl Driver {
             outcomes: seat.outcomes,
             replacements: seat.replacements,
             follow: seat.follow,
-            requests,
+            outgoing,
+            heads,
             answers,
             waiting_jobs: Vec::new(),
             actions: Vec::new(),
@@ -312,13 +320,9 @@ impl Driver {
                 if std::mem::take(&mut self.is_away) {
                     tracing::info!(%head, "L1 answers again");
                 }
-                if self.key.is_none() {
-                    return self.step(Event::L1Head { head, account: None }).await;
-                }
                 // Derivation goes on without it; posting waits for the account.
-                self.step(Event::L1Head { head, account: None }).await?;
-                self.ask(Request::Account(head)).await;
-                Ok(())
+                self.heads.send_replace(head);
+                self.step(Event::L1Head { head }).await
             }
             Err(ClientError::ReorgBelowFinalized { finalized, now }) => {
                 let why = format!("L1 has {now} in the place of a block that was final ({finalized})");
@@ -345,11 +349,7 @@ impl Driver {
                     is_confirmed: account.is_confirmed,
                     tip_wei,
                 };
-                // What came too late is asked for again at the next head.
-                if account.at != self.conductor.l1_head() {
-                    return Ok(());
-                }
-                self.step(Event::L1Head { head: account.at, account: Some(view) }).await
+                self.step(Event::L1Account(view)).await
             }
             Answer::Sent { attempt, outcome } => {
                 self.shared.metrics.l1.sent.increment(label_of(&outcome));
@@ -416,7 +416,8 @@ impl Driver {
             Action::Sign(attempt) => self.sign(attempt),
             Action::Send { attempt, .. } => {
                 if let Some(raw) = self.raw(attempt) {
-                    self.ask(Request::Send { attempt, raw }).await;
+                    // The sender lives as long as this: it ends when its requests end.
+                    let _ = self.outgoing.send(Outgoing { attempt, raw }).await;
                 }
             }
             Action::Replace(replace) => self.replace(replace),
@@ -476,11 +477,6 @@ impl Driver {
         };
         debug_assert_eq!(crate::crypto::keccak::keccak256(&raw), signed.hash);
         Some(raw)
-    }
-
-    async fn ask(&self, request: Request) {
-        // The sender lives as long as this: it ends when its requests end.
-        let _ = self.requests.send(request).await;
     }
 
     fn halt(&self, why: &str) {

@@ -230,7 +230,7 @@ impl Settler {
             Ok(L1Event::Rewound { to }) => self.event(Event::L1Rewound { to }),
             Ok(L1Event::Finalized(block)) => self.event(Event::L1Finalized { number: block.number }),
             Ok(L1Event::Head(head)) => {
-                self.event(Event::L1Head { head, account: None });
+                self.event(Event::L1Head { head });
                 self.asked = self.key.is_some().then_some(head);
             }
             Err(ClientError::ReorgBelowFinalized { finalized, now }) => {
@@ -241,13 +241,11 @@ impl Settler {
         }
     }
 
-    /// Answers the question for the account; what came too late is dropped.
+    /// Answers the question for the account.
     pub fn account(&mut self, account: Account, tip_wei: u128) {
         let Account { at: block, nonce, nonce_pending, nonce_final, balance_wei, is_confirmed, .. } = account;
-        if block == self.conductor.l1_head() {
-            let view = HeadView { block, nonce, nonce_pending, nonce_final, balance_wei, is_confirmed, tip_wei };
-            self.event(Event::L1Head { head: block, account: Some(view) });
-        }
+        let view = HeadView { block, nonce, nonce_pending, nonce_final, balance_wei, is_confirmed, tip_wei };
+        self.event(Event::L1Account(view));
     }
 
     pub fn sent(&mut self, attempt: u64, outcome: SendOutcome) {

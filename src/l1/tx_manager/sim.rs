@@ -180,6 +180,8 @@ struct Sim {
     withdrawals: Vec<(u64, u64)>,
     /// Blocks that this life of the manager knows; the first is below everything it needs.
     fed: Vec<BlockId>,
+    /// An answer about the account that is still on its way.
+    late: Option<HeadView>,
     now_ns: u64,
     /// Payload → the nonce that it was ever signed with in a durable record.
     nonces: BTreeMap<u64, u64>,
@@ -211,6 +213,7 @@ impl Sim {
             withdrawn: BTreeSet::new(),
             withdrawals: Vec::new(),
             fed: Vec::new(),
+            late: None,
             now_ns: 0,
             nonces: BTreeMap::new(),
             is_stolen: false,
@@ -374,7 +377,7 @@ impl Sim {
         let nonce_final =
             self.l1.blocks[..=self.l1.finalized() as usize].iter().map(|block| block.txs.len() as u64).sum();
         let tip_wei = u128::from(self.rng.below(3 * GWEI));
-        self.step(Event::Head(HeadView {
+        let view = HeadView {
             block: self.fed[self.fed.len() - 1],
             nonce,
             nonce_pending,
@@ -382,7 +385,12 @@ impl Sim {
             balance_wei: self.l1.balance_wei,
             is_confirmed: true,
             tip_wei,
-        }));
+        };
+        // Some answers come blocks later, or after a reorganisation.
+        let told = if self.rng.chance(1, 3) { self.late.replace(view) } else { Some(view) };
+        if let Some(told) = told {
+            self.step(Event::Head(told));
+        }
     }
 
     /// The process ends at any point: what was not synced is there in part.
@@ -392,6 +400,7 @@ impl Sim {
         self.flush(count);
         self.buffered.clear();
         self.work.clear();
+        self.late = None;
         self.manager = TxManager::restore(self.settings, self.durable.iter().copied());
         let start = self.manager.resume_from().unwrap_or(self.l1.finalized() + 1).min(self.l1.finalized() + 1);
         self.fed = vec![self.l1.blocks[start as usize - 1].view.id];

@@ -271,6 +271,48 @@ fn the_word_of_one_endpoint_fixes_no_nonce() {
     assert_eq!(rig.condition(), Condition::Halted(HaltReason::NonceTaken { nonce: 6, by: None }));
 }
 
+/// Endpoints need longer for the account than L1 for a block: every answer is of an older block, and is used.
+#[test]
+fn an_answer_that_comes_blocks_later_counts() {
+    let mut rig = Rig::new(Settings::default(), &[]);
+    rig.step(Event::Payload(payload(0)));
+    let late = |block, nonce, balance_wei| {
+        let (nonce_pending, nonce_final, is_confirmed, tip_wei) = (nonce, nonce, true, GWEI);
+        Event::Head(HeadView { block, nonce, nonce_pending, nonce_final, balance_wei, is_confirmed, tip_wei })
+    };
+    rig.block(Vec::new());
+    let asked = rig.id();
+    (0..3).for_each(|_| rig.block(Vec::new()));
+    rig.step(late(asked, 5, U256::MAX));
+    let attempt = rig.journal_all()[0];
+    assert_eq!(attempt.nonce, 5);
+    // Before the block with our first: its cost is not taken from the balance yet.
+    let asked = rig.id();
+    rig.block(vec![mined(&attempt, true)]);
+    rig.step(Event::Payload(payload(1)));
+    let cost_wei = U256::from(3 * GWEI * 1_000_000);
+    rig.step(late(asked, 5, cost_wei + cost_wei - U256::from(1)));
+    assert!(matches!(rig.condition(), Condition::OutOfFunds { .. }), "{:?}", rig.condition());
+    rig.step(late(asked, 5, cost_wei + cost_wei));
+    assert_eq!(rig.journal_all()[0].nonce, 6);
+    // Of a block that is gone nothing counts, nor at a start what is older than a transaction of the key.
+    let gone = rig.id();
+    rig.step(Event::Rewind { to: rig.number - 1 });
+    rig.number += 10;
+    rig.step(Event::Block(BlockView { id: rig.id(), timestamp: 1, base_fee_wei: GWEI as u64, ours: Vec::new() }));
+    rig.step(late(gone, 1_000, U256::MAX));
+    assert_eq!(rig.manager.head, None);
+    let mut rig = Rig::new(Settings::default(), &[]);
+    rig.step(Event::Payload(payload(0)));
+    rig.block(Vec::new());
+    let asked = rig.id();
+    rig.block(vec![mined(&attempt, true)]);
+    rig.step(late(asked, 5, U256::MAX));
+    assert_eq!(rig.journal_all(), []);
+    rig.at_head(6, 6);
+    assert_eq!(rig.journal_all()[0].nonce, 6);
+}
+
 #[test]
 fn a_key_in_use_is_waited_for_at_the_start() {
     let mut rig = Rig::new(Settings::default(), &[]);

@@ -101,10 +101,10 @@ pub struct BlockView {
     pub ours: Vec<MinedTx>,
 }
 
-/// The blocks that were fed reach L1's head; our account there.
+/// The blocks that were fed have reached L1's head; our account there, or at a block shortly before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HeadView {
-    /// The newest block that was fed.
+    /// Where nonce and balance were asked for: the newest block that was fed, or a recent one.
     pub block: BlockId,
     pub nonce: u64,
     pub nonce_pending: u64,

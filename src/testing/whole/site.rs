@@ -12,6 +12,7 @@ use std::task::{Context, Waker};
 
 use rayon::ThreadPool;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
+use tokio::sync::watch;
 
 use super::net::{SharedNet, Wire};
 use crate::builder::block_execution::PreparedTx;
@@ -28,7 +29,7 @@ use crate::primitives::{B256, Bytes, U256};
 use crate::settlement::Origin;
 use crate::settlement::cells::SettlementView;
 use crate::settlement::conductor::{Conductor, ConductorSettings, Event, PostingSettings, Replace};
-use crate::settlement::driver::sender::{self, Answer, Request};
+use crate::settlement::driver::sender::{self, Answer, Outgoing};
 use crate::settlement::driver::{body_of, follow, open_body_of};
 use crate::settlement::jobs::{Job, witness_of};
 use crate::settlement::ledger::{Entry, Ledger};
@@ -116,15 +117,17 @@ impl Shape {
 
 type Task = Pin<Box<dyn Future<Output = ()>>>;
 
-/// The two tasks beside the thread.
+/// The tasks beside the thread.
 pub struct Tasks {
     follow: Task,
     send: Task,
+    accounts: Option<Task>,
     pub heard: Receiver<Result<L1Event, ClientError>>,
-    requests: Sender<Request>,
+    outgoing: Sender<Outgoing>,
+    heads: watch::Sender<BlockId>,
     answers: Receiver<Answer>,
     /// What the channel had no room for.
-    waiting: VecDeque<Request>,
+    waiting: VecDeque<Outgoing>,
     /// It ends when L1 contradicts itself.
     is_following: bool,
 }
@@ -138,17 +141,21 @@ impl Tasks {
             L1Client::over(wires, chain_id, CALL_NS_MAX, POLL_NS)
         };
         let (news, heard) = channel(L1_NEWS);
-        let (requests, request_rx) = channel(REQUESTS);
+        let (outgoing, outgoing_rx) = channel(REQUESTS);
         let (answer_tx, answers) = channel(REQUESTS);
+        let (heads, heads_rx) = watch::channel(start);
         let reader = client();
         let follow = Box::pin(follow(Follower::new(start, &reader), reader, news));
-        let send = Box::pin(sender::run(client(), key.map(Signer::address), request_rx, answer_tx));
-        Self { follow, send, heard, requests, answers, waiting: VecDeque::new(), is_following: true }
+        let accounts =
+            key.map(|key| -> Task { Box::pin(sender::accounts(client(), key.address(), heads_rx, answer_tx.clone())) });
+        let send = Box::pin(sender::run(client(), outgoing_rx, answer_tx));
+        let waiting = VecDeque::new();
+        Self { follow, send, accounts, heard, outgoing, heads, answers, waiting, is_following: true }
     }
 
     pub fn poll(&mut self) {
-        while let Some(request) = self.waiting.pop_front() {
-            if let Err(error) = self.requests.try_send(request) {
+        while let Some(outgoing) = self.waiting.pop_front() {
+            if let Err(error) = self.outgoing.try_send(outgoing) {
                 self.waiting.push_front(error.into_inner());
                 break;
             }
@@ -156,6 +163,9 @@ impl Tasks {
         let mut ctx = Context::from_waker(Waker::noop());
         self.is_following = self.is_following && self.follow.as_mut().poll(&mut ctx).is_pending();
         let _ = self.send.as_mut().poll(&mut ctx);
+        if let Some(accounts) = &mut self.accounts {
+            let _ = accounts.as_mut().poll(&mut ctx);
+        }
     }
 }
 
@@ -360,9 +370,10 @@ impl Site {
     fn listen(&mut self) {
         let is_behind = self.is_behind();
         let (Some(settler), Some(tasks)) = (&mut self.settler, &mut self.tasks) else { return };
-        let asked = settler.asked.take().map(Request::Account);
-        let sends = settler.sends.drain(..).map(|(attempt, raw)| Request::Send { attempt, raw });
-        tasks.waiting.extend(sends.chain(asked));
+        if let Some(head) = settler.asked.take() {
+            tasks.heads.send_replace(head);
+        }
+        tasks.waiting.extend(settler.sends.drain(..).map(|(attempt, raw)| Outgoing { attempt, raw }));
         tasks.poll();
         if let Ok(answer) = tasks.answers.try_recv() {
             return match answer {
