@@ -204,6 +204,10 @@ pub enum Refusal {
         have: u64,
         max: u64,
     },
+    /// The witness of a block that waits for L1 has no room on its disk.
+    WitnessUnwritten {
+        block: u64,
+    },
     /// Somebody else posts with our key, or L1 holds another chain.
     SettlementHalted,
     /// The process builds no blocks, it follows L1.

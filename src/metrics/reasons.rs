@@ -105,7 +105,7 @@ impl RefusalReason {
             Refusal::HaltedByOperator => Self::HaltedByOperator,
             Refusal::ClientAway => Self::ClientAway,
             Refusal::NotDelegated(_) => Self::NotDelegated,
-            Refusal::Unsettled { .. } => Self::Unsettled,
+            Refusal::Unsettled { .. } | Refusal::WitnessUnwritten { .. } => Self::Unsettled,
             Refusal::SettlementHalted => Self::SettlementHalted,
             Refusal::Follows => Self::Follows,
         }

@@ -135,6 +135,12 @@ pub fn refusal_error(hash: &B256, refusal: &Refusal, wait: SubmitWait) -> RpcErr
                 format!("{have} {what} wait to be settled on L1, limit {max}: try again (sequencer_settlementStatus)");
             unready(&text, RETRY_LATE_MS)
         }
+        Refusal::WitnessUnwritten { block } => {
+            let text = format!(
+                "the witness of block {block} cannot be written: admission is stopped until there is space (witness.dir)"
+            );
+            unready(&text, RETRY_LATE_MS)
+        }
         Refusal::SettlementHalted => unready(
             "halted: what L1 holds is not this chain, or somebody else posts with its key, only reads are served (sequencer_settlementStatus)",
             RETRY_LATE_MS,

@@ -1,4 +1,4 @@
-//! What settlement tells the rest of the process: cells, written by the `l1` thread alone, one by the `settle` thread.
+//! What settlement tells the rest of the process: cells, written by the `l1` thread alone, two by the `settle` thread.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
@@ -31,6 +31,8 @@ pub enum Hold {
     Bytes { have: u64, max: u64 },
     /// Witnesses of blocks that wait have so many bytes (`witness.kept-bytes-max`).
     Witnesses { have: u64, max: u64 },
+    /// The witness of this block, which waits, cannot be written.
+    Unwritten { block: u64 },
 }
 
 /// What the builder core has to know.
@@ -77,12 +79,14 @@ pub struct SettlementCells {
     finalized: AtomicU64,
     is_met: AtomicBool,
     is_halted: AtomicBool,
-    /// 0: no hold, 1: blocks, 2: bytes, 3: witnesses.
+    /// 0: no hold, 1: blocks, 2: bytes, 3: witnesses, 4: a witness that is not written.
     hold_kind: AtomicU8,
     hold_have: AtomicU64,
     hold_max: AtomicU64,
     /// Of the files of witnesses; written by the `settle` thread.
     kept_bytes: AtomicU64,
+    /// The newest block whose witness could not be written, 0 for none; written by the `settle` thread.
+    unwritten: AtomicU64,
     origin: ArcSwapOption<Origin>,
     origin_version: AtomicU64,
     status: ArcSwap<SettlementStatus>,
@@ -117,6 +121,7 @@ impl SettlementCells {
             hold_have: AtomicU64::new(0),
             hold_max: AtomicU64::new(0),
             kept_bytes: AtomicU64::new(0),
+            unwritten: AtomicU64::new(0),
             origin: ArcSwapOption::empty(),
             origin_version: AtomicU64::new(0),
             status: ArcSwap::default(),
@@ -146,7 +151,8 @@ impl SettlementCells {
                 0 => None,
                 1 => Some(Hold::Blocks { have, max }),
                 2 => Some(Hold::Bytes { have, max }),
-                _ => Some(Hold::Witnesses { have, max }),
+                3 => Some(Hold::Witnesses { have, max }),
+                _ => Some(Hold::Unwritten { block: have }),
             },
             // ORDERING: Acquire pairs with the Release in `set_origin`: who sees the version sees that origin or a newer one.
             origin_version: self.origin_version.load(Ordering::Acquire),
@@ -217,12 +223,23 @@ impl SettlementCells {
         self.kept_bytes.store(bytes, Ordering::Relaxed);
     }
 
+    /// The newest block whose witness could not be written; 0 for none.
+    #[must_use]
+    pub fn unwritten(&self) -> u64 {
+        self.unwritten.load(Ordering::Relaxed)
+    }
+
+    pub fn set_unwritten(&self, block: u64) {
+        self.unwritten.store(block, Ordering::Relaxed);
+    }
+
     pub fn set_hold(&self, hold: Option<Hold>) {
         let (kind, have, max) = match hold {
             None => (0, 0, 0),
             Some(Hold::Blocks { have, max }) => (1, have, max),
             Some(Hold::Bytes { have, max }) => (2, have, max),
             Some(Hold::Witnesses { have, max }) => (3, have, max),
+            Some(Hold::Unwritten { block }) => (4, block, 0),
         };
         self.hold_have.store(have, Ordering::Relaxed);
         self.hold_max.store(max, Ordering::Relaxed);

@@ -591,8 +591,14 @@ impl Driver {
 
     /// Why building has to wait for the files of witnesses.
     fn witness_hold(&self) -> Option<Hold> {
-        let (have, max) = (self.shared.settlement.kept_bytes(), self.keep.bytes_max);
-        (self.key.is_some() && have >= max).then_some(Hold::Witnesses { have, max })
+        self.key.as_ref()?;
+        let cells = &self.shared.settlement;
+        let (have, max, block) = (cells.kept_bytes(), self.keep.bytes_max, cells.unwritten());
+        // One that is in a batch meanwhile needs none.
+        if block > self.conductor.packed_block() {
+            return Some(Hold::Unwritten { block });
+        }
+        (have >= max).then_some(Hold::Witnesses { have, max })
     }
 
     async fn wait(&mut self) -> News {

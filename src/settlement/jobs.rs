@@ -2,7 +2,7 @@
 //!
 //! Cutting needs the state before a block, which is kept for the newest blocks only: of blocks that L1 is slow to take the witness is written to
 //! a file of its own while the state is there. A block that was in a batch already and is cut once more has no such file: it comes from an
-//! older state that is kept, with everything since executed again.
+//! older state that is kept, with everything since executed again. While a file cannot be written building waits, and the state stays.
 //! Where the state is an execution client's (`delegated`), it is asked: for the block's witness, and for
 //! what a cut needs besides. A client that does not answer is asked again; other jobs go on meanwhile.
 
@@ -56,6 +56,8 @@ const BLOCK_HASHES: u64 = 256;
 const AGAIN_MAX: u64 = 256;
 /// Pause between two questions to an execution client that does not answer.
 const CLIENT_RETRY_NS: u64 = 500_000_000;
+/// Pause between two tries to write a witness.
+const DISK_RETRY_NS: u64 = 1_000_000_000;
 /// How often a cut is tried again with the siblings that it lacked: each round lists all that show, so that two are enough but for rare blocks.
 const SIBLING_ROUNDS: u32 = 16;
 
@@ -103,65 +105,122 @@ pub struct JobSeat {
 enum Fault {
     /// The execution client does not answer, or not yet: once more later.
     Away(String),
+    /// The witness of this block cannot be written: once more later.
+    Disk(u64, String),
     Failed(String),
+}
+
+/// Jobs that could not be done yet, each kind in its order.
+#[derive(Default)]
+struct Waiting {
+    /// Those that the execution client has to do with.
+    client: VecDeque<Job>,
+    client_retry_ns: u64,
+    is_away: bool,
+    /// Blocks whose witnesses are not written. As many as are not settled at most: building waits for them.
+    disk: VecDeque<u64>,
+    disk_retry_ns: u64,
+    is_full: bool,
+}
+
+impl Waiting {
+    /// The next job that may be done; `None` when every sender of jobs is gone.
+    fn next(&mut self, jobs: &Receiver<Job>) -> Option<Job> {
+        loop {
+            let client_ns = if self.client.is_empty() { u64::MAX } else { self.client_retry_ns };
+            let disk_ns = if self.disk.is_empty() { u64::MAX } else { self.disk_retry_ns };
+            let received = match client_ns.min(disk_ns) {
+                u64::MAX => jobs.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                at_ns => jobs.recv_timeout(Duration::from_nanos(at_ns.saturating_sub(clock::monotonic_ns()))),
+            };
+            match received {
+                // Behind those that wait: blocks are cut in their order.
+                Ok(job @ (Job::Cut { .. } | Job::Keep { .. })) if !self.client.is_empty() => self.client.push_back(job),
+                Ok(Job::Keep { number }) if !self.disk.is_empty() => self.disk.push_back(number),
+                Ok(Job::Forget { below }) => {
+                    self.disk.retain(|number| *number >= below);
+                    return Some(Job::Forget { below });
+                }
+                Ok(job) => return Some(job),
+                Err(RecvTimeoutError::Timeout) if client_ns <= disk_ns => return self.client.pop_front(),
+                Err(RecvTimeoutError::Timeout) => return self.disk.pop_front().map(|number| Job::Keep { number }),
+                Err(RecvTimeoutError::Disconnected) => return None,
+            }
+        }
+    }
+
+    /// Takes note of a job that was done.
+    fn done(&mut self, job: &Job) {
+        self.is_away &= !self.client.is_empty();
+        if matches!(job, Job::Keep { .. }) {
+            self.disk_retry_ns = 0;
+        }
+        if self.is_full && self.disk.is_empty() {
+            self.is_full = false;
+            tracing::info!("the witnesses of blocks that wait for L1 are written again");
+        }
+    }
+
+    fn away(&mut self, job: Job, why: &str) {
+        if !std::mem::replace(&mut self.is_away, true) {
+            tracing::warn!(why, "settlement waits for the execution client");
+        }
+        self.client.push_front(job);
+        self.client_retry_ns = clock::monotonic_ns() + CLIENT_RETRY_NS;
+    }
+
+    fn full(&mut self, number: u64, why: &str) {
+        if !std::mem::replace(&mut self.is_full, true) {
+            tracing::error!(
+                number,
+                why,
+                "the witness of a block that waits for L1 cannot be written: nothing is built until it can; tried again every second"
+            );
+        }
+        self.disk.push_front(number);
+        self.disk_retry_ns = clock::monotonic_ns() + DISK_RETRY_NS;
+    }
 }
 
 /// Runs until every sender of jobs is gone.
 ///
 /// # Errors
-/// A witness that cannot be written: its block could never be settled once its state is gone.
+/// A block that cannot be read: it could never be settled.
 pub fn run(mut seat: JobSeat) -> Result<(), String> {
-    // Those that wait for the client, in their order.
-    let mut waiting: VecDeque<Job> = VecDeque::new();
-    let mut is_away = false;
-    // When the first of them is tried again.
-    let mut retry_ns = 0_u64;
+    let mut waiting = Waiting::default();
     let mut kept = Kept::open(&seat.dir);
     kept.forget_others(|number| seat.chain.hash_by_number(number).ok().flatten());
     seat.shared.settlement.set_kept_bytes(kept.bytes());
-    loop {
-        let received = match waiting.is_empty() {
-            true => seat.jobs.recv().map_err(|_| RecvTimeoutError::Disconnected),
-            false => seat.jobs.recv_timeout(Duration::from_nanos(retry_ns.saturating_sub(clock::monotonic_ns()))),
-        };
-        let job = match received {
-            // Behind those that wait: blocks are cut in their order.
-            Ok(job @ (Job::Cut { .. } | Job::Keep { .. })) if !waiting.is_empty() => {
-                waiting.push_back(job);
-                continue;
-            }
-            Ok(job) => job,
-            Err(RecvTimeoutError::Timeout) => {
-                let Some(job) = waiting.pop_front() else { continue };
-                job
-            }
-            Err(RecvTimeoutError::Disconnected) => return Ok(()),
-        };
+    while let Some(job) = waiting.next(&seat.jobs) {
         match seat.carry_out(&job, &mut kept) {
-            Ok(None) => is_away &= !waiting.is_empty(),
-            Ok(Some(outcome)) => {
-                is_away &= !waiting.is_empty();
-                if seat.outcomes.send(outcome).is_err() {
-                    return Ok(());
+            Ok(outcome) => {
+                waiting.done(&job);
+                if let Some(outcome) = outcome {
+                    if seat.outcomes.send(outcome).is_err() {
+                        return Ok(());
+                    }
+                    seat.bell.ring();
                 }
-                seat.bell.ring();
             }
-            Err(Fault::Away(why)) => {
-                if !std::mem::replace(&mut is_away, true) {
-                    tracing::warn!(why, "settlement waits for the execution client");
-                }
-                waiting.push_front(job);
-                retry_ns = clock::monotonic_ns() + CLIENT_RETRY_NS;
-            }
+            Err(Fault::Away(why)) => waiting.away(job, &why),
+            Err(Fault::Disk(number, why)) => waiting.full(number, &why),
             Err(Fault::Failed(why)) => return Err(why),
         }
+        let unwritten = waiting.disk.iter().copied().max().unwrap_or(0);
+        if unwritten != seat.shared.settlement.unwritten() {
+            seat.shared.settlement.set_unwritten(unwritten);
+            seat.bell.ring();
+        }
     }
+    Ok(())
 }
 
 /// The files of a folder, by the number of their block.
 struct Kept {
     dir: PathBuf,
     bytes: BTreeMap<u64, u64>,
+    /// What could not be written last: it is not made again for each try.
+    unwritten: Option<(u64, Vec<u8>)>,
 }
 
 impl Kept {
@@ -172,18 +231,30 @@ impl Kept {
             let number = entry.file_name().to_str()?.strip_suffix(".witness")?.parse().ok()?;
             Some((number, entry.metadata().ok()?.len()))
         });
-        Self { dir: dir.to_owned(), bytes: files.collect() }
+        Self { dir: dir.to_owned(), bytes: files.collect(), unwritten: None }
     }
 
     fn bytes(&self) -> u64 {
         self.bytes.values().sum()
     }
 
-    fn write(&mut self, number: u64, bytes: &[u8]) -> Result<(), String> {
+    fn write(&mut self, number: u64, bytes: Vec<u8>) -> Result<(), String> {
         let path = witness_path(&self.dir, number);
-        let written = std::fs::create_dir_all(&self.dir).and_then(|()| std::fs::write(&path, bytes));
+        let written = std::fs::create_dir_all(&self.dir).and_then(|()| std::fs::write(&path, &bytes));
+        if let Err(error) = written {
+            // Its beginning is of no use, and takes room.
+            self.bytes.remove(&number);
+            self.remove(number);
+            self.unwritten = Some((number, bytes));
+            return Err(format!("{}: {error}", path.display()));
+        }
         self.bytes.insert(number, bytes.len() as u64);
-        written.map_err(|error| format!("{}: {error}", path.display()))
+        Ok(())
+    }
+
+    /// The bytes that could not be written for this block.
+    fn take_unwritten(&mut self, number: u64) -> Option<Vec<u8>> {
+        self.unwritten.take_if(|(at, _)| *at == number).map(|(_, bytes)| bytes)
     }
 
     fn forget(&mut self, below: u64) {
@@ -220,7 +291,7 @@ impl JobSeat {
             Job::Cut { number, origin, limits } => {
                 let result = match self.cut(*number, *origin, limits) {
                     Err(Fault::Away(why)) => return Err(Fault::Away(why)),
-                    Err(Fault::Failed(why)) => Err(why),
+                    Err(Fault::Failed(why) | Fault::Disk(_, why)) => Err(why),
                     Ok(segments) => Ok(segments),
                 };
                 (0, Some(Outcome::Cut { number: *number, result }))
@@ -323,6 +394,10 @@ impl JobSeat {
 
     /// Writes a block's witness, unless an earlier process did. Without its state there is nothing to write: its cut says so, should it come to one.
     fn keep(&mut self, kept: &mut Kept, number: u64) -> Result<(), Fault> {
+        let full = |why| Fault::Disk(number, why);
+        if let Some(bytes) = kept.take_unwritten(number) {
+            return kept.write(number, bytes).map_err(full);
+        }
         let block = self.block(number).map_err(Fault::Failed)?;
         if self.kept_witness(number, block.hash).is_some() {
             return Ok(());
@@ -339,7 +414,7 @@ impl JobSeat {
         bytes.extend_from_slice(block.hash.as_slice());
         bytes.extend_from_slice(&crc32c::crc32c(&witness).to_le_bytes());
         bytes.extend_from_slice(&witness);
-        kept.write(number, &bytes).map_err(Fault::Failed)
+        kept.write(number, bytes).map_err(full)
     }
 
     fn block(&self, number: u64) -> Result<StatelessBlock, String> {
@@ -541,15 +616,63 @@ mod tests {
         let mut kept = Kept::open(&folder);
         assert_eq!(kept.bytes(), 0, "the folder is not there yet");
         for number in [9, 10, 100] {
-            kept.write(number, &[7; 50]).expect("room");
+            kept.write(number, vec![7; 50]).expect("room");
         }
         // Of another block of the same number, after a reorganisation.
-        kept.write(10, &[7; 20]).expect("room");
+        kept.write(10, vec![7; 20]).expect("room");
         std::fs::write(folder.join("notes.txt"), "not ours").expect("room");
         assert_eq!((kept.bytes(), Kept::open(&folder).bytes()), (120, 120));
         kept.forget(100);
         assert_eq!((kept.bytes(), Kept::open(&folder).bytes()), (50, 50));
         assert!(folder.join("100.witness").exists() && folder.join("notes.txt").exists());
         assert!(!folder.join("9.witness").exists());
+    }
+
+    #[test]
+    fn what_cannot_be_written_is_not_counted_and_tried_again() {
+        let dir = TestDir::new("unwritten-witnesses");
+        let folder = dir.path().join("witnesses");
+        let mut kept = Kept::open(&folder);
+        kept.write(8, vec![7; 50]).expect("room");
+        // A disk without room for the next one.
+        std::os::unix::fs::symlink("/dev/full", folder.join("9.witness")).expect("a link");
+        let why = kept.write(9, vec![7; 20]).expect_err("no room");
+        assert!(why.contains("9.witness: No space left"), "{why}");
+        assert_eq!((kept.bytes(), folder.join("9.witness").exists()), (50, false));
+        assert_eq!(kept.take_unwritten(8), None);
+        let bytes = kept.take_unwritten(9).expect("it is not made again");
+        kept.write(9, bytes).expect("room");
+        assert_eq!((kept.bytes(), kept.take_unwritten(9)), (70, None));
+    }
+
+    #[test]
+    fn a_witness_without_room_holds_up_no_cut_and_is_forgotten_when_it_is_not_needed() {
+        let (sender, jobs) = crossbeam::channel::bounded(8);
+        let mut waiting = Waiting::default();
+        let keep = |number| sender.send(Job::Keep { number }).expect("it listens");
+        let name = |job: Option<Job>| match job {
+            Some(Job::Cut { number, .. }) => format!("cut {number}"),
+            Some(Job::Keep { number }) => format!("keep {number}"),
+            Some(Job::Forget { below }) => format!("forget {below}"),
+            Some(Job::Check(_)) => "check".to_owned(),
+            None => "end".to_owned(),
+        };
+        (4..=6).for_each(keep);
+        assert_eq!(name(waiting.next(&jobs)), "keep 4");
+        waiting.full(4, "no room");
+        let (origin, limits) = (Origin::default(), CutLimits::default());
+        sender.send(Job::Cut { number: 3, origin, limits }).expect("it listens");
+        assert_eq!(name(waiting.next(&jobs)), "cut 3");
+        assert_eq!(waiting.disk, [4, 5, 6]);
+        sender.send(Job::Forget { below: 5 }).expect("it listens");
+        assert_eq!(name(waiting.next(&jobs)), "forget 5");
+        assert_eq!(name(waiting.next(&jobs)), "keep 5", "after a second");
+        waiting.done(&Job::Keep { number: 5 });
+        assert!(waiting.is_full);
+        assert_eq!(name(waiting.next(&jobs)), "keep 6", "at once");
+        waiting.done(&Job::Keep { number: 6 });
+        assert!(!waiting.is_full);
+        drop(sender);
+        assert_eq!(name(waiting.next(&jobs)), "end");
     }
 }

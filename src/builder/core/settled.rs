@@ -97,6 +97,7 @@ impl Settlement {
             Hold::Blocks { have, max } => Refusal::Unsettled { what: "blocks", have, max },
             Hold::Bytes { have, max } => Refusal::Unsettled { what: "bytes", have, max },
             Hold::Witnesses { have, max } => Refusal::Unsettled { what: "bytes of witnesses", have, max },
+            Hold::Unwritten { block } => Refusal::WitnessUnwritten { block },
         })
     }
 

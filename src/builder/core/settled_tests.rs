@@ -132,6 +132,9 @@ fn a_debt_to_l1_holds_admission_and_says_why() {
     tell(&mut chain, SettlementView { hold, ..met }, None);
     let refusal = transfer(&mut chain, &keys[0], 0);
     assert_eq!(refusal, Some(Refusal::Unsettled { what: "bytes", have: 7, max: 6 }));
+    let hold = Some(Hold::Unwritten { block: 9 });
+    tell(&mut chain, SettlementView { hold, ..met }, None);
+    assert_eq!(transfer(&mut chain, &keys[0], 0), Some(Refusal::WitnessUnwritten { block: 9 }));
     tell(&mut chain, met, None);
     assert_eq!(transfer(&mut chain, &keys[0], 0), None);
     assert_eq!(block_time(&mut chain), 1);

@@ -285,6 +285,10 @@ fn refusals_have_their_codes() {
             "9 blocks wait to be settled on L1, limit 8: try again (sequencer_settlementStatus)",
         ),
         (
+            Refusal::WitnessUnwritten { block: 9 },
+            "the witness of block 9 cannot be written: admission is stopped until there is space (witness.dir)",
+        ),
+        (
             Refusal::SettlementHalted,
             "halted: what L1 holds is not this chain, or somebody else posts with its key, only reads are served (sequencer_settlementStatus)",
         ),

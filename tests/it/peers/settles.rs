@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::admin::Admin;
 use super::journal::journal_command;
 use super::process::{Process, TempFolder, free_port, poll_until};
-use super::rpc::{Rpc, quantity};
+use super::rpc::{Rpc, RpcError, quantity};
 use super::sequencer::{Sequencer, command, data_of};
 
 /// Until everything is safe: the checks run in a debug build on a loaded machine.
@@ -381,6 +381,22 @@ fn l2_goes_on_while_l1_is_away() {
     node.stop();
 }
 
+/// Sends one transfer after the other until one is refused.
+#[track_caller]
+fn until_refused(node: &Sequencer, wallet: &mut Wallet) -> RpcError {
+    poll_until("a refusal", LIMIT, || {
+        let raw: Bytes = wallet.key.transfer(L2_CHAIN_ID, wallet.nonce, RECIPIENT, 1).into();
+        match node.rpc.try_call("eth_sendRawTransaction", json!([raw])) {
+            Ok(hash) => {
+                wallet.sent.push(serde_json::from_value(hash).expect("a hash"));
+                wallet.nonce += 1;
+                None
+            }
+            Err(error) => Some(error),
+        }
+    })
+}
+
 /// L1 takes nothing: witnesses are written where the operator wants them, up to as many bytes as he wants, and everything is settled afterwards.
 #[test]
 fn blocks_wait_when_the_files_of_witnesses_are_full() {
@@ -397,17 +413,7 @@ fn blocks_wait_when_the_files_of_witnesses_are_full() {
     blocks(&node, &mut wallet, 1);
     settle(&node);
     l1.control("dev_stop", json!([]));
-    let refusal = poll_until("the hold", LIMIT, || {
-        let raw: Bytes = wallet.key.transfer(L2_CHAIN_ID, wallet.nonce, RECIPIENT, 1).into();
-        match node.rpc.try_call("eth_sendRawTransaction", json!([raw])) {
-            Ok(hash) => {
-                wallet.sent.push(serde_json::from_value(hash).expect("a hash"));
-                wallet.nonce += 1;
-                None
-            }
-            Err(error) => Some(error),
-        }
-    });
+    let refusal = until_refused(&node, &mut wallet);
     assert_eq!(refusal.code, -32_005, "{refusal:?}");
     assert!(refusal.message.contains("bytes of witnesses") && refusal.message.contains("65536"), "{refusal:?}");
     let files = std::fs::read_dir(&dir).expect("the folder is there").flatten();
@@ -418,6 +424,48 @@ fn blocks_wait_when_the_files_of_witnesses_are_full() {
     settle(&node);
     blocks(&node, &mut wallet, 1);
     settle(&node);
+    wallet.assert_included(&node.rpc);
+    node.stop();
+}
+
+/// The witness of a block that waits for L1 cannot be written: building waits and says why, at every start, and all goes on once there is room.
+#[test]
+fn blocks_wait_while_a_witness_cannot_be_written() {
+    let _turn = super::turn();
+    let l1 = L1::start();
+    let folder = TempFolder::new("witnesses");
+    let disk = folder.path().join("disk");
+    // No folder can be made in it.
+    std::fs::write(&disk, "").expect("a writable folder");
+    let mut settings = l1.settings();
+    settings.extend(["--witness.keep-behind-blocks", "1", "--settlement.in-flight-max", "1"].map(str::to_owned));
+    settings.extend(["--witness.dir".to_owned(), disk.join("kept").to_str().expect("text").to_owned()]);
+    let mut node = start_on_l1(TempFolder::new("settles"), &settings);
+    let mut wallet = Wallet::new(0);
+    blocks(&node, &mut wallet, 1);
+    settle(&node);
+    l1.control("dev_stop", json!([]));
+    for start in 0..3 {
+        if start > 0 {
+            node = start_on_l1(node.kill(), &settings);
+        }
+        let refusal = poll_until("a witness that is not written", LIMIT, || {
+            let refusal = until_refused(&node, &mut wallet);
+            refusal.message.contains("cannot be written").then_some(refusal)
+        });
+        assert_eq!(refusal.code, -32_005, "{refusal:?}");
+        poll_until("what the disk said", LIMIT, || node.log_text().contains("Not a directory").then_some(()));
+    }
+    std::fs::remove_file(&disk).expect("it is there");
+    poll_until("taken again", LIMIT, || {
+        let raw: Bytes = wallet.key.transfer(L2_CHAIN_ID, wallet.nonce, RECIPIENT, 1).into();
+        let hash = node.rpc.try_call("eth_sendRawTransaction", json!([raw])).ok()?;
+        wallet.sent.push(serde_json::from_value(hash).expect("a hash"));
+        wallet.nonce += 1;
+        Some(())
+    });
+    l1.control("dev_resume", json!([]));
+    settle_all(&node, &wallet);
     wallet.assert_included(&node.rpc);
     node.stop();
 }
