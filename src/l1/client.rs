@@ -6,13 +6,16 @@
 //!
 //! Runs on: a tokio runtime of the control side. What derivation reads is proven by bytes: a header has the hash that its successor names,
 //! transactions and receipts have the header's roots. What bytes cannot prove is which chain is L1's: the parent links begin at the genesis's
-//! `l1Start`, and where there are several endpoints two have to agree ([`agreement`]). An endpoint that bytes disprove is not asked for ten
-//! minutes, and the evidence is logged; when nobody else is left, for three seconds. Errors are values. One [`L1Client`] makes one call at a
-//! time: who follows and who sends have one each. Deliberately absent: proofs of accounts, light clients.
+//! `l1Start`, and where there are several endpoints two have to agree: on every block ([`next`]), and on what else no bytes prove ([`agreement`]).
+//! An endpoint that bytes disprove is not asked for ten minutes, and the evidence is logged; when nobody else is left, for three seconds. Errors
+//! are values. One [`L1Client`] makes one call at a time: who follows and who sends have one each. Deliberately absent: proofs of accounts, light
+//! clients.
 
 mod agreement;
 
 pub mod error;
+
+mod next;
 
 pub mod parse;
 
@@ -36,8 +39,11 @@ use crate::metrics::L1ClientMeter;
 use crate::primitives::{Address, B256, Bytes, U256};
 
 use self::error::{ClientError, EndpointError, Lie, UrlError};
+use self::next::{Found, Withheld};
 use self::transport::Transport;
 use self::wire::{Url, Wire};
+
+pub use self::next::Successor;
 
 const NS_PER_S: u64 = 1_000_000_000;
 /// How long an endpoint that lied is not asked.
@@ -51,8 +57,6 @@ const BACKOFF_NS_MAX: u64 = 5 * NS_PER_S;
 const EXECUTE_CALL_BYTES_MIN: usize = 180;
 /// Endpoints of one client: each is asked in turn.
 const ENDPOINTS_MAX: usize = 16;
-/// Longest wait for the head of a second endpoint, when the first has said that there is nothing new.
-const SECOND_NS_MAX: u64 = NS_PER_S;
 /// Transactions and their bytes in a block that is read piece by piece: a block of 600 Mgas of transfers has 28,571.
 const COLLECTED_TXS_MAX: usize = 65_536;
 const COLLECTED_BYTES_MAX: usize = 128 << 20;
@@ -82,19 +86,15 @@ struct Endpoint<T> {
     lied_at_ns: Option<u64>,
     failures: u32,
     retry_at_ns: u64,
+    /// Calls in a row that it did not answer, while another one answered: where nobody does, it is not the endpoint.
+    missed: u32,
+    /// The head that it named last.
+    announced: Option<BlockId>,
+    withheld: Option<Withheld>,
     /// It was too slow to be asked for its head beside others; for all else it is as good as before.
     slow_until_ns: u64,
     /// Transactions of a block that is read piece by piece, as far as its time went; the next try goes on behind them.
     collected: (B256, Vec<Bytes>),
-}
-
-/// What stands behind a block.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Successor {
-    Block(Box<CheckedBlock>),
-    /// Whoever has a block of the next number has one that follows another.
-    Fork,
-    None,
 }
 
 /// See the module's text.
@@ -103,6 +103,8 @@ pub struct L1Client<T = Wire> {
     call_max: Duration,
     poll_ns: u64,
     endpoints: Vec<Endpoint<T>>,
+    /// Blocks behind the newest that one endpoint each has.
+    unseconded: Vec<Found>,
     /// For the subscription of a follower.
     watch: Option<(Url, TlsConnector)>,
     meter: Arc<L1ClientMeter>,
@@ -112,8 +114,20 @@ impl<T: Transport> Endpoint<T> {
     fn new(wire: T) -> Self {
         let collected = (B256::ZERO, Vec::new());
         let (is_known, has_raw_blocks, lied_at_ns) = (false, true, None);
-        let (failures, retry_at_ns, slow_until_ns) = (0, 0, 0);
-        Self { wire, is_known, has_raw_blocks, lied_at_ns, failures, retry_at_ns, slow_until_ns, collected }
+        let (failures, retry_at_ns, missed, slow_until_ns) = (0, 0, 0, 0);
+        Self {
+            wire,
+            is_known,
+            has_raw_blocks,
+            lied_at_ns,
+            failures,
+            retry_at_ns,
+            missed,
+            announced: None,
+            withheld: None,
+            slow_until_ns,
+            collected,
+        }
     }
 
     async fn json(&mut self, method: &str, params: &str, limit: Duration) -> Result<Value, EndpointError> {
@@ -283,7 +297,7 @@ impl<T: Transport> Endpoint<T> {
                 tracing::warn!(endpoint, %lie, "an L1 endpoint is not asked for a while: its answer is disproved");
                 self.lied_at_ns = Some(now_ns);
             }
-            Ok(_) | Err(EndpointError::Rpc { .. }) => self.failures = 0,
+            Ok(_) | Err(EndpointError::Rpc { .. }) => (self.failures, self.missed) = (0, 0),
             Err(_) => {
                 let pause_ns = BACKOFF_NS << self.failures.min(8);
                 self.failures = self.failures.saturating_add(1);
@@ -323,7 +337,14 @@ impl<T: Transport> L1Client<T> {
         let endpoints: Vec<_> = wires.into_iter().map(Endpoint::new).collect();
         assert!(!endpoints.is_empty());
         let call_max = Duration::from_nanos(call_ns_max);
-        Self { chain_id, call_max, poll_ns, endpoints, watch: None, meter: Arc::default() }
+        let unseconded = Vec::new();
+        Self { chain_id, call_max, poll_ns, endpoints, unseconded, watch: None, meter: Arc::default() }
+    }
+
+    /// What became of its calls.
+    #[must_use]
+    pub fn meter(&self) -> &L1ClientMeter {
+        &self.meter
     }
 
     fn now_ns(&self) -> u64 {
@@ -387,6 +408,10 @@ impl<T: Transport> L1Client<T> {
             Err(error) => self.meter.failed.increment(error.label()),
         }
         endpoint.ended(&result);
+        if endpoint.failures > 0 && self.endpoints.iter().any(|other| other.failures == 0) {
+            let missed = &mut self.endpoints[index].missed;
+            *missed = missed.saturating_add(1);
+        }
         result
     }
 
@@ -395,55 +420,6 @@ impl<T: Transport> L1Client<T> {
         let soonest = self.endpoints.iter().min_by_key(|endpoint| endpoint.usable_at_ns(true));
         let endpoint = soonest.map(|endpoint| endpoint.wire.name()).unwrap_or_default();
         EndpointError::Unreachable { endpoint, what: "waits before it is asked again".to_owned() }
-    }
-
-    /// What endpoints name as their newest blocks, until one of them has one above `above`: the first may be stuck.
-    ///
-    /// # Errors
-    /// `Away`, `Refused`, `NoBlock`.
-    pub async fn heads(&mut self, above: u64) -> Result<Vec<BlockId>, ClientError> {
-        let (mut named, mut last): (Vec<BlockId>, _) = (Vec::new(), None);
-        for index in self.usable(self.now_ns()) {
-            let answer = if named.is_empty() {
-                self.ask_one(index, &mut async |endpoint, limit| endpoint.id("latest", limit).await).await
-            } else {
-                self.second_head(index).await
-            };
-            match answer {
-                Ok(Some(block)) => {
-                    named.push(block);
-                    if block.number > above {
-                        break;
-                    }
-                }
-                Ok(None) => {}
-                Err(error) => last = Some(error),
-            }
-        }
-        match (named.is_empty(), last) {
-            (false, _) => Ok(named),
-            (true, None) => Err(no_block("latest")),
-            (true, last) => Err(self.nobody(last)),
-        }
-    }
-
-    /// The head of an endpoint that nobody waits for.
-    async fn second_head(&mut self, index: usize) -> Result<Option<BlockId>, EndpointError> {
-        let endpoint = &self.endpoints[index];
-        let (failures, retry_at_ns) = (endpoint.failures, endpoint.retry_at_ns);
-        if endpoint.slow_until_ns > endpoint.wire.now_ns() {
-            return Ok(None);
-        }
-        let mut latest = async |endpoint: &mut Endpoint<T>, limit: Duration| {
-            endpoint.id("latest", limit.min(Duration::from_nanos(SECOND_NS_MAX))).await
-        };
-        let answer = self.ask_one(index, &mut latest).await;
-        if matches!(answer, Err(EndpointError::TimedOut { .. })) {
-            let endpoint = &mut self.endpoints[index];
-            (endpoint.failures, endpoint.retry_at_ns) = (failures, retry_at_ns);
-            endpoint.slow_until_ns = endpoint.wire.now_ns().saturating_add(BACKOFF_NS_MAX);
-        }
-        answer
     }
 
     /// The header of this number, compared with its hash.
@@ -460,26 +436,6 @@ impl<T: Transport> L1Client<T> {
             Ok(endpoint.header(number, limit).await?.map(|(header, _)| header))
         });
         block.await?.filter(|header| header.number == number).ok_or_else(|| no_block(&number.to_string()))
-    }
-
-    /// The block behind `tip`, checked, from the first endpoint that has one.
-    ///
-    /// # Errors
-    /// `Away`, `Refused`.
-    pub async fn successor(&mut self, tip: BlockId) -> Result<Successor, ClientError> {
-        let (mut found, mut last) = (None, None);
-        for index in self.usable(self.now_ns()) {
-            let call = &mut async |endpoint: &mut Endpoint<T>, limit| endpoint.block(tip.number + 1, limit).await;
-            match self.ask_one(index, call).await {
-                Ok(Some(block)) if block.header.parent_hash == tip.hash => {
-                    return Ok(Successor::Block(Box::new(block)));
-                }
-                Ok(Some(_)) => found = Some(Successor::Fork),
-                Ok(None) => found = found.or(Some(Successor::None)),
-                Err(error) => last = Some(error),
-            }
-        }
-        found.ok_or_else(|| self.nobody(last))
     }
 
     /// The priority fee that an endpoint suggests; the caller has limits for it.

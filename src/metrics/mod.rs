@@ -199,7 +199,9 @@ pub struct L1ClientMeter {
 }
 
 /// Labels of why an endpoint of L1 did not give what was asked for.
-pub const L1_FAILURES: &[&str] = &["unreachable", "timed_out", "http", "malformed", "rpc", "lied"];
+pub const L1_FAILURES: &[&str] = &["unreachable", "timed_out", "http", "malformed", "rpc", "lied", "withheld"];
+/// The place of `withheld` among them.
+pub const L1_WITHHELD: usize = 6;
 /// Labels of what L1 said to an ExecuteTx.
 pub const SEND_OUTCOMES: &[&str] =
     &["accepted", "nonce_too_low", "underpriced", "insufficient_funds", "away", "refused"];

@@ -114,7 +114,7 @@ registry! {
     L1Condition Gauge "seq_l1_settlement_condition" ["condition"] "1 at what sequencer_settlementStatus says";
     L1Number Gauge "seq_l1_block_number" ["kind"] "L1 blocks: head, derived (all its batches are decided), finalized, origin (new blocks stand on it)";
     L1Call Histogram "seq_l1_call_duration_seconds" [] "Time of one question to an endpoint of L1 that was answered; some need several requests";
-    L1Failed Counter "seq_l1_call_failed_total" ["reason"] "Questions that an endpoint of L1 did not answer, or not with what is true";
+    L1Failed Counter "seq_l1_call_failed_total" ["reason"] "Questions that an endpoint of L1 did not answer, or not with what is true; withheld: heads that it named for long, and no block that counts came";
     BatchSent Counter "seq_settlement_batch_sent_total" ["outcome"] "ExecuteTx handed to L1, resends counted, by what L1 said";
     BatchNext Gauge "seq_settlement_batch_next" [] "Index of the next batch that L1 is to have: it grows by one for each that counts";
     BatchSkipped Counter "seq_settlement_batch_skipped_total" ["reason"] "ExecuteTx on L1 that do not count";

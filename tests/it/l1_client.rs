@@ -14,6 +14,7 @@ use native_sequencer::l1::client::transport::Transport;
 use native_sequencer::l1::client::wire::Url;
 use native_sequencer::l1::client::{ClientSettings, L1Client, Successor};
 use native_sequencer::l1::tx_manager::types::SendOutcome;
+use native_sequencer::metrics::L1_WITHHELD;
 use serde_json::json;
 use serde_json::value::{RawValue, to_raw_value};
 
@@ -64,7 +65,7 @@ fn hash_of(found: Result<Successor, ClientError>) -> B256 {
 }
 
 /// Everything up to the next head.
-async fn until_head(follower: &mut Follower, client: &mut L1Client) -> Vec<L1Event> {
+async fn until_head<T: Transport>(follower: &mut Follower, client: &mut L1Client<T>) -> Vec<L1Event> {
     let mut events = Vec::new();
     loop {
         match follower.next(client).await {
@@ -239,7 +240,7 @@ struct Direct {
 
 impl Transport for Direct {
     fn name(&self) -> String {
-        "direct".to_owned()
+        format!("direct:{}", self.server.address.port())
     }
 
     fn now_ns(&self) -> u64 {
@@ -265,13 +266,12 @@ impl Transport for Direct {
     }
 }
 
-/// One endpoint stands still: the other's blocks are told all the same.
+/// One endpoint stands still: the blocks that two others have are told all the same.
 #[test]
 fn an_endpoint_that_stands_still_is_not_the_head() {
-    let servers = [Server::start(), Server::start()];
-    servers[0].mine(2, 100);
-    servers[1].mine(6, 100);
-    let mut client = client(&[&servers[0], &servers[1]]);
+    let servers = [Server::start(), Server::start(), Server::start()];
+    servers.iter().zip([2, 6, 6]).for_each(|(server, count)| server.mine(count, 100));
+    let mut client = client(&[&servers[0], &servers[1], &servers[2]]);
     let mut follower = Follower::new(genesis(&servers[0]), &client);
     block_on(async {
         let mut told = 0;
@@ -281,6 +281,127 @@ fn an_endpoint_that_stands_still_is_not_the_head() {
                 told += usize::from(matches!(event, L1Event::Block(_)));
             }
         }
+    });
+}
+
+/// Hashes of the blocks among these events; nothing was taken back.
+#[track_caller]
+fn hashes(events: &[L1Event]) -> Vec<B256> {
+    assert!(!events.iter().any(|event| matches!(event, L1Event::Rewound { .. })), "{events:?}");
+    let hash = |event: &L1Event| match event {
+        L1Event::Block(block) => Some(block.header.hash),
+        _ => None,
+    };
+    events.iter().filter_map(hash).collect()
+}
+
+/// One endpoint leads with blocks of its own making, each of which follows the one before: none is told, and those that two others have are.
+#[test]
+fn one_that_leads_with_a_chain_of_its_own_is_not_followed() {
+    let [liar, first, second] = [Server::start(), Server::start(), Server::start()];
+    [&liar, &first, &second].iter().for_each(|server| server.mine(3, 100));
+    liar.mine(5, 900);
+    let honest = |range: std::ops::RangeInclusive<usize>| -> Vec<B256> {
+        first.served().blocks[range].iter().map(|block| block.hash).collect()
+    };
+    let mut three = client(&[&liar, &first, &second]);
+    let mut follower = Follower::new(genesis(&liar), &three);
+    block_on(async {
+        assert_eq!(hashes(&until_head(&mut follower, &mut three).await), honest(1..=3));
+        [&first, &second].iter().for_each(|server| server.mine(2, 200));
+        assert_eq!(hashes(&until_head(&mut follower, &mut three).await), honest(4..=5));
+        // It goes on leading, on a chain that is not ours any more.
+        liar.mine(5, 950);
+        [&first, &second].iter().for_each(|server| server.mine(2, 300));
+        assert_eq!(hashes(&until_head(&mut follower, &mut three).await), honest(6..=7));
+    });
+    let now_ns = Rc::new(Cell::new(0));
+    let direct = |server: &Server| Direct { server: server.clone(), now_ns: Rc::clone(&now_ns) };
+    let mut two = L1Client::over([direct(&liar), direct(&first)], CHAIN_ID, 2_000_000_000, 20_000_000);
+    let mut follower = Follower::new(genesis(&liar), &two);
+    block_on(async {
+        for hash in honest(1..=3) {
+            let event = follower.next(&mut two).await;
+            assert!(matches!(&event, Ok(L1Event::Block(block)) if block.header.hash == hash), "{event:?}");
+        }
+        // Behind it the two contradict each other, and after a while that is said.
+        let error = follower.next(&mut two).await.expect_err("neither is believed");
+        assert!(matches!(error, ClientError::Withheld { next: 4, .. }), "{error}");
+        let chain = first.served().blocks.clone();
+        liar.served().blocks = chain;
+        assert_eq!(hashes(&until_head(&mut follower, &mut two).await), honest(4..=7));
+    });
+}
+
+/// One endpoint alone was there, with a chain of its own, and its blocks were told: what two others call final takes them back.
+#[test]
+fn what_two_call_final_takes_back_what_one_alone_had_told() {
+    let [liar, first, second] = [Server::start(), Server::start(), Server::start()];
+    liar.mine(6, 900);
+    [&first, &second].iter().for_each(|server| {
+        server.mine(5, 100);
+        server.served().finalized = 3;
+        server.served().fault = Fault::Http500;
+    });
+    let mut client = client(&[&liar, &first, &second]);
+    let mut follower = Follower::new(genesis(&liar), &client);
+    block_on(async {
+        while follower.tip().number < 6 {
+            // At first the others are waited for.
+            let event = follower.next(&mut client).await;
+            assert!(matches!(event, Ok(L1Event::Block(_)) | Err(_)), "{event:?}");
+        }
+        [&first, &second].iter().for_each(|server| server.served().fault = Fault::None);
+        // Until they are asked again.
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        let events = until_head(&mut follower, &mut client).await;
+        assert_eq!(events[0], L1Event::Rewound { to: 0 }, "{events:?}");
+        let honest: Vec<B256> = first.served().blocks[1..].iter().map(|block| block.hash).collect();
+        assert_eq!(hashes(&events[1..]), honest);
+        assert_eq!(follower.finalized(), BlockId { number: 3, hash: honest[2] });
+    });
+}
+
+/// A head whose block never comes is told with its endpoint and its number, once in the counter; beside another endpoint it is counted and no error.
+#[test]
+fn a_head_without_its_block_is_told_with_its_endpoint() {
+    let now_ns = Rc::new(Cell::new(0));
+    let direct = |server: &Server| Direct { server: server.clone(), now_ns: Rc::clone(&now_ns) };
+    let (far, honest) = (Server::start(), Server::start());
+    [&far, &honest].iter().for_each(|server| server.mine(2, 100));
+    far.served().fault = Fault::FarHead;
+    let withheld = |client: &L1Client<Direct>| client.meter().failed.get(L1_WITHHELD);
+    let mut one = L1Client::over([direct(&far)], CHAIN_ID, 2_000_000_000, 20_000_000);
+    let mut follower = Follower::new(genesis(&far), &one);
+    block_on(async {
+        for _ in 0..2 {
+            assert!(matches!(follower.next(&mut one).await, Ok(L1Event::Block(_))));
+        }
+        for _ in 0..3 {
+            let error = follower.next(&mut one).await.expect_err("there is no block 3");
+            let ClientError::Withheld { endpoint, head: 1_000_000, next: 3 } = &error else { panic!("{error}") };
+            assert!(endpoint.contains(&far.address.port().to_string()), "{error}");
+        }
+        assert_eq!(withheld(&one), 1);
+        far.served().fault = Fault::None;
+        assert_eq!(until_head(&mut follower, &mut one).await.len(), 1);
+    });
+    far.served().fault = Fault::FarHead;
+    let mut two = L1Client::over([direct(&far), direct(&honest)], CHAIN_ID, 2_000_000_000, 20_000_000);
+    let mut follower = Follower::new(genesis(&far), &two);
+    block_on(async {
+        let start_ns = now_ns.get();
+        for salt in 0..20 {
+            [&far, &honest].iter().for_each(|server| server.mine(1, 200 + salt));
+            loop {
+                let event = follower.next(&mut two).await.expect("the other one has everything");
+                if matches!(event, L1Event::Head(_)) {
+                    break;
+                }
+            }
+        }
+        assert!(now_ns.get() > start_ns + 30_000_000_000);
+        assert_eq!(withheld(&two), 1);
     });
 }
 

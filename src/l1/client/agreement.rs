@@ -8,6 +8,16 @@ use crate::l1::client::transport::Transport;
 use crate::l1::client::{Endpoint, L1Client, QUARANTINE_NS, no_block};
 use crate::primitives::{Address, B256, U256};
 
+/// How a block that was told stands with L1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    Gone,
+    /// One endpoint has it, and too few have another.
+    Stands,
+    /// Two endpoints have it.
+    Agreed,
+}
+
 impl<T: Transport> Endpoint<T> {
     /// Whether bytes have not disproved it lately.
     pub(super) fn is_trusted(&self, now_ns: u64) -> bool {
@@ -46,12 +56,12 @@ impl<T: Transport> L1Client<T> {
         endpoint.ended::<()>(&Err(error));
     }
 
-    /// Whether L1 still has a block that was told. It is gone when two endpoints have another in its place, and more than say that it is there; one
+    /// How a block that was told stands with L1. It is gone when two endpoints have another in its place, and more than say that it is there; one
     /// that has none there may be late, and counts when nobody has ours.
     ///
     /// # Errors
     /// `Away`, `Refused`; `NotAgreed` while too few of several answer.
-    pub async fn stands(&mut self, ours: BlockId) -> Result<bool, ClientError> {
+    pub(super) async fn standing(&mut self, ours: BlockId) -> Result<Standing, ClientError> {
         let (mut has, mut others, mut none, mut last) = (0, 0, 0, None);
         let tag = format!("{:#x}", ours.number);
         for index in self.usable(self.now_ns()) {
@@ -65,12 +75,14 @@ impl<T: Transport> L1Client<T> {
         let quorum = self.quorum();
         match (has, others + none) {
             (0, 0) => Err(self.nobody(last)),
-            (0, lack) if lack >= quorum => Ok(false),
+            (0, lack) if lack >= quorum => Ok(Standing::Gone),
             (0, lack) => Err(ClientError::NotAgreed(format!(
                 "block {ours} is gone to {lack} of {} endpoints, and a second has to say so",
                 self.endpoints.len()
             ))),
-            _ => Ok(others < quorum || others <= has),
+            _ if others >= quorum && others > has => Ok(Standing::Gone),
+            (1, _) => Ok(Standing::Stands),
+            _ => Ok(Standing::Agreed),
         }
     }
 

@@ -85,6 +85,11 @@ pub enum ClientError {
     /// Two endpoints are asked when there are several; they disagree.
     #[error("endpoints disagree: {0}")]
     NotAgreed(String),
+    /// A head without its blocks, or with blocks that nobody else has, for as long as it lasts.
+    #[error(
+        "{endpoint} names block {head} as L1's head, and no block {next} that counts came of it: it has none, or is alone with it"
+    )]
+    Withheld { endpoint: String, head: u64, next: u64 },
     /// The chain has forked below what was final.
     #[error("L1 has reorganised below its final block {finalized}: its block {} is now {}", .now.number, .now.hash)]
     ReorgBelowFinalized { finalized: u64, now: BlockId },

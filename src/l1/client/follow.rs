@@ -6,6 +6,7 @@ use std::future::pending;
 use futures_lite::future::or;
 
 use crate::l1::block::{BlockId, CheckedBlock};
+use crate::l1::client::agreement::Standing;
 use crate::l1::client::error::ClientError;
 use crate::l1::client::transport::Transport;
 use crate::l1::client::wire::HeadWatch;
@@ -36,8 +37,10 @@ pub struct Follower {
     asked_finality: bool,
     /// The last call failed: the next one begins with a pause.
     has_failed: bool,
-    /// Nobody has the blocks below the head that one endpoint named: the others are asked what theirs is.
+    /// Nobody has the blocks below the head that one endpoint named, or a second has not: the others are asked what theirs is.
     is_doubted: bool,
+    /// Who named such a head for long, told unless so many endpoints say that there is nothing new.
+    withheld: Option<(ClientError, usize)>,
     watch: Option<HeadWatch>,
 }
 
@@ -48,7 +51,7 @@ impl Follower {
         let watch = client.watch.clone().map(|(url, tls)| HeadWatch::new(url, tls));
         let chain = [start].into();
         let (asked_finality, has_failed, is_doubted) = (false, false, false);
-        Self { chain, target: None, told: None, asked_finality, has_failed, is_doubted, watch }
+        Self { chain, target: None, told: None, asked_finality, has_failed, is_doubted, withheld: None, watch }
     }
 
     /// The newest block that was told.
@@ -89,15 +92,24 @@ impl Follower {
                         self.chain.push_back(block.id());
                         return Ok(L1Event::Block(block));
                     }
-                    Successor::Fork => return self.rewind(client).await,
-                    // The chain became shorter since its head was asked for, or never was so long.
-                    Successor::None => {
-                        self.target = None;
-                        self.is_doubted = client.endpoints.len() > 1;
+                    Successor::Fork => {
+                        if let Some(event) = self.rewind(client, tip.number).await? {
+                            return Ok(event);
+                        }
                     }
+                    Successor::Alone { is_contested } => {
+                        if is_contested {
+                            self.contested(client).await?;
+                        }
+                        self.doubt(client, 2);
+                    }
+                    // The chain became shorter since its head was asked for, or never was so long.
+                    Successor::None => self.doubt(client, 1),
                 },
                 Some(target) if self.of(target.number).is_some_and(|ours| ours.hash != target.hash) => {
-                    return self.rewind(client).await;
+                    if let Some(event) = self.rewind(client, target.number).await? {
+                        return Ok(event);
+                    }
                 }
                 Some(target) => {
                     if let Some(event) = self.at_head(client, target == tip).await? {
@@ -116,9 +128,30 @@ impl Follower {
     async fn newest<T: Transport>(&mut self, client: &mut L1Client<T>) -> Result<Option<BlockId>, ClientError> {
         let tip = self.tip().number;
         let (above, highest) = if std::mem::take(&mut self.is_doubted) { (u64::MAX, tip) } else { (tip, u64::MAX) };
-        let named = client.heads(above).await?;
-        let named = named.into_iter().filter(|block| block.number <= highest);
-        Ok(named.max_by_key(|block| (block.number, self.of(block.number) == Some(*block))))
+        let mut named = client.heads(above).await?;
+        named.retain(|block| block.number <= highest);
+        if let Some((error, _)) = self.withheld.take_if(|(_, enough)| named.len() < *enough) {
+            return Err(error);
+        }
+        self.withheld = None;
+        Ok(named.into_iter().max_by_key(|block| (block.number, self.of(block.number) == Some(*block))))
+    }
+
+    /// Nothing that counts came below the head that was named. With `enough` endpoints that have no higher one, that is all there is.
+    fn doubt<T: Transport>(&mut self, client: &mut L1Client<T>, enough: usize) {
+        self.target = None;
+        self.withheld = client.withheld(self.tip()).map(|error| (error, enough));
+        self.is_doubted = client.endpoints.len() > 1 || self.withheld.is_some();
+    }
+
+    /// Two endpoints have different blocks behind ours, and no third one decides. Whoever has another final block than ours is disproved by that.
+    async fn contested<T: Transport>(&mut self, client: &mut L1Client<T>) -> Result<(), ClientError> {
+        self.target = None;
+        let BlockId { number: finalized, .. } = self.finalized();
+        match client.replaced(self.finalized()).await? {
+            Some(now) => Err(ClientError::ReorgBelowFinalized { finalized, now }),
+            None => Ok(()),
+        }
     }
 
     /// Everything is told: finality, once a head, then the head.
@@ -130,17 +163,17 @@ impl Follower {
         let tip = self.tip();
         if is_tip && self.told != Some(tip) {
             if !self.asked_finality {
-                let finalized = client.finalized().await;
-                self.asked_finality = true;
-                match finalized {
+                match client.finalized().await {
                     Ok(block) => {
-                        if let Some(event) = self.finalize(block)? {
+                        if let Some(event) = self.finalize(client, block).await? {
+                            self.asked_finality = matches!(event, L1Event::Finalized(_));
                             return Ok(Some(event));
                         }
                     }
                     Err(ClientError::NoBlock { .. }) => {}
                     Err(error) => tracing::warn!(%error, "L1's final block is not known"),
                 }
+                self.asked_finality = true;
             }
             self.told = Some(tip);
             self.asked_finality = false;
@@ -150,7 +183,11 @@ impl Follower {
         Ok(None)
     }
 
-    fn finalize(&mut self, block: BlockId) -> Result<Option<L1Event>, ClientError> {
+    async fn finalize<T: Transport>(
+        &mut self,
+        client: &mut L1Client<T>,
+        block: BlockId,
+    ) -> Result<Option<L1Event>, ClientError> {
         let final_before = self.finalized();
         if block.number <= final_before.number {
             return Ok(None);
@@ -164,19 +201,42 @@ impl Follower {
                 }
                 Ok(Some(L1Event::Finalized(block)))
             }
-            // The chain that was told is not the final one: the next look at the head finds the fork.
-            Some(_) => {
-                tracing::warn!(%block, "L1's final block is not on the chain that was read");
-                Ok(None)
+            // Two endpoints say so, or there is one alone: from there on, what was told is not L1's, whoever still has what is above.
+            Some(ours) => {
+                tracing::warn!(%block, %ours, "L1's final block is not on the chain that was read");
+                if client.standing(ours).await? != Standing::Gone {
+                    return Ok(None);
+                }
+                // Told blocks are in memory, so their count fits.
+                let below = (block.number - final_before.number - 1) as usize;
+                self.rewind_from(client, below).await
             }
         }
     }
 
-    /// Goes back to the newest block that L1 still has. One endpoint alone takes nothing back where there are several.
-    async fn rewind<T: Transport>(&mut self, client: &mut L1Client<T>) -> Result<L1Event, ClientError> {
+    /// Goes back to the newest block that L1 still has; `None` when that is the newest, and two endpoints have it. One endpoint alone takes nothing
+    /// back where there are several. `named`: where an endpoint has another block, which may be below what one on a chain of its own has led to.
+    async fn rewind<T: Transport>(
+        &mut self,
+        client: &mut L1Client<T>,
+        named: u64,
+    ) -> Result<Option<L1Event>, ClientError> {
         self.target = None;
-        let mut index = self.chain.len() - 1;
-        while !client.stands(self.chain[index]).await? {
+        let newest = self.chain.len() - 1;
+        let named = usize::try_from(named.saturating_sub(self.chain[0].number)).map_or(newest, |at| at.min(newest));
+        let is_there = named < newest && client.standing(self.chain[named]).await? != Standing::Gone;
+        self.rewind_from(client, if is_there { newest } else { named }).await
+    }
+
+    /// The same for the block at this place and those below; those above are gone.
+    async fn rewind_from<T: Transport>(
+        &mut self,
+        client: &mut L1Client<T>,
+        mut index: usize,
+    ) -> Result<Option<L1Event>, ClientError> {
+        self.target = None;
+        let mut standing = client.standing(self.chain[index]).await?;
+        while standing == Standing::Gone {
             if index == 0 {
                 let ours = self.chain[0];
                 let no_block = ClientError::NoBlock { what: format!("{ours}, which was final") };
@@ -185,19 +245,25 @@ impl Follower {
                 return Err(replaced.map_or(no_block, |now| ClientError::ReorgBelowFinalized { finalized, now }));
             }
             index -= 1;
+            standing = client.standing(self.chain[index]).await?;
+        }
+        let tip = self.tip();
+        if index + 1 == self.chain.len() && standing == Standing::Agreed {
+            // Whoever has another chain is alone with it.
+            self.target = Some(tip);
+            return Ok(None);
         }
         self.told = None;
         if index + 1 == self.chain.len() {
             self.is_doubted = client.endpoints.len() > 1;
             // It has our tip after all, and answered otherwise before: one of two endpoints, or a fork that came and went.
-            let tip = self.tip();
             return Err(match client.endpoints.len() {
                 1 => ClientError::NoBlock { what: format!("{} behind {tip}", tip.number + 1) },
                 _ => ClientError::NotAgreed(format!("one has another chain than that of {tip}, and is not followed")),
             });
         }
         self.chain.truncate(index + 1);
-        Ok(L1Event::Rewound { to: self.tip().number })
+        Ok(Some(L1Event::Rewound { to: self.tip().number }))
     }
 
     /// The block of this number that was told.

@@ -144,6 +144,45 @@ fn one_of_two_endpoints_lies_and_everything_settles() {
     node.stop();
 }
 
+/// One endpoint leads with a chain of its own making, consistent in itself. Beside two others it leads nobody; beside one nothing is told, and that is
+/// said; when it is gone, the other alone is enough.
+#[test]
+fn an_endpoint_with_a_chain_of_its_own_leads_nobody() {
+    let _turn = turn();
+    let (l1, liar) = (L1::start_with(&["--endpoints", "2"]), L1::start());
+    // Empty blocks of one second are the same anywhere: from this one on they are its own.
+    liar.control("dev_setBaseFee", json!(["0x3b9aca07", 1]));
+    liar.control("dev_mine", json!([60]));
+    let with = |urls: &[String]| {
+        let mut settings = l1.settings();
+        let url = settings.iter_mut().find(|setting| **setting == l1.url).expect("it is a setting");
+        *url = urls.join(",");
+        settings
+    };
+    let node = start_on_l1(TempFolder::new("leads"), &with(&[vec![liar.url.clone()], l1.urls()].concat()));
+    let mut wallet = Wallet::new(0);
+    blocks(&node, &mut wallet, 4);
+    let latest = settle(&node);
+    wallet.assert_included(&node.rpc);
+    for number in 1..=latest {
+        let block = node.rpc.call("eth_getBlockByNumber", json!([format!("{number:#x}"), false]));
+        let origin = l1.rpc.call("eth_getBlockByHash", json!([block["parentBeaconBlockRoot"], false]));
+        assert!(origin.is_object(), "block {number} stands on no block of L1");
+    }
+    assert_eq!(status(&node.rpc)["skipCounts"], json!({}), "nothing was in vain");
+    let hash = hash_of(&node.rpc, latest);
+
+    let node = start_on_l1(node.stop(), &with(&[liar.url.clone(), l1.url.clone()]));
+    wait_for(&node, "away", "no block");
+    assert_eq!(hash_of(&node.rpc, latest), hash);
+    drop(liar);
+    blocks(&node, &mut wallet, 1);
+    settle_all(&node, &wallet);
+    wallet.assert_included(&node.rpc);
+    assert_eq!(hash_of(&node.rpc, latest), hash, "nothing was taken back");
+    node.stop();
+}
+
 /// Sends a transaction of this key with these fields; answers its hash.
 fn send(l1: &L1, key: &TestKey, payload: &Payload) -> B256 {
     let tx = signed(key, L1_CHAIN_ID, nonce(l1, key.address), payload);
@@ -253,8 +292,8 @@ fn a_slow_l1_and_a_dear_market_delay_and_lose_nothing() {
     let settings = [l1.settings(), vec!["--log.level".to_owned(), "info".to_owned()]].concat();
     let node = start_on_l1(TempFolder::new("dear"), &settings);
     let mut wallet = Wallet::new(0);
-    // Five questions for an account take most of the time between two blocks.
-    l1.control("dev_setLatency", json!([{ "ms": 70 }]));
+    // Five questions for an account take twice the time between two blocks.
+    l1.control("dev_setLatency", json!([{ "ms": 220 }]));
     blocks(&node, &mut wallet, 2);
     settle(&node);
     l1.control("dev_clearFaults", json!([]));
