@@ -1,8 +1,8 @@
 //! Chain database: blocks, receipts, hash index, log filters and transaction statuses on disk.
 //!
 //! Closed blocks (chain thread) → [`ChainWriter`] → files → [`ChainReader`] (any thread). One writer, lock-free readers; a block is
-//! visible to readers when `append` returns. Nothing syncs on the path of a block: the journal is the truth, a torn tail is cut off at
-//! open and rebuilt. Damage below the last sync is an error that names file and offset. Formats: the modules' byte tables and
+//! visible to readers when `append` returns. Nothing syncs on the path of a block, unless [`ChainWriter::show_synced`] says so: the journal is the truth, a torn
+//! tail is cut off at open and rebuilt. Damage below the last sync is an error that names file and offset. Formats: the modules' byte tables and
 //! `docs/CHAIN_FORMAT.md`.
 //!
 //! Invariants: blocks are contiguous from number 0; bytes below a published tail never change while the process lives; every byte

@@ -73,6 +73,21 @@ impl Shared {
         let mut checkpoint = self.checkpoint.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         // Loaded under the lock: a checkpoint never goes back behind a rollback that another thread has recorded.
         let state = self.state.load_full();
+        self.sync_state(&state, &mut checkpoint)
+    }
+
+    /// As [`Shared::sync`], of a state that nobody has seen yet; shows it then.
+    ///
+    /// Runs on: the chain thread.
+    pub(super) fn sync_and_publish(&self, state: State) -> Result<(), ChainError> {
+        // Published under the lock: the checkpoint of another thread never goes back behind this one.
+        let mut checkpoint = self.checkpoint.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        self.sync_state(&state, &mut checkpoint)?;
+        self.state.store(Arc::new(state));
+        Ok(())
+    }
+
+    fn sync_state(&self, state: &State, checkpoint: &mut CheckpointFile) -> Result<(), ChainError> {
         for file in [&state.bodies, &state.receipts, &state.offsets, &state.blooms, &state.headers] {
             file.sync()?;
         }

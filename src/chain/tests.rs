@@ -497,6 +497,34 @@ proptest! {
 }
 
 #[test]
+fn where_blocks_are_shown_synced_a_power_cut_takes_none_that_was_shown() {
+    let mut rng = StdRng::seed_from_u64(41);
+    for is_synced in [false, true] {
+        let dir = TestDir::new("shown");
+        let (mut writer, reader) = ChainWriter::open(dir.path(), ChainLimits::default()).unwrap();
+        if is_synced {
+            writer.show_synced();
+        }
+        let (mut blocks, mut lost) = (Vec::new(), 0);
+        for step in 0..24 {
+            if step == 12 {
+                writer.truncate_to(8).unwrap();
+                blocks.truncate(9);
+            }
+            blocks.push(random_block(&mut rng, blocks.len() as u64, 3));
+            blocks[blocks.len() - 1].append_to(&mut writer).unwrap();
+            let cut = TestDir::new("shown-cut");
+            copy_dir(dir.path(), cut.path());
+            cut_power(cut.path(), &mut rng);
+            let (_, after) = ChainWriter::open(cut.path(), ChainLimits::default()).unwrap();
+            lost += usize::from(after.latest_number() < reader.latest_number());
+        }
+        check_all(&reader, &blocks, &[]);
+        assert_eq!(lost == 0, is_synced, "{lost} of the cuts took a block that was shown");
+    }
+}
+
+#[test]
 fn a_file_shorter_than_its_checkpoint_is_an_error() {
     let whole = TestDir::new("short");
     write_five(whole.path(), 5);

@@ -85,6 +85,8 @@ pub struct ChainWriter {
     files: Files,
     block_count: u64,
     rollback_count: u64,
+    /// Readers are shown a block when it is on the disk.
+    shows_synced: bool,
     /// First byte of `headers` whose blocks are in the active index table.
     active_start: u64,
     status: StatusWriter,
@@ -143,6 +145,7 @@ impl ChainWriter {
             files,
             block_count,
             rollback_count: 0,
+            shows_synced: false,
             active_start,
             status,
             buffer: Vec::new(),
@@ -161,7 +164,7 @@ impl ChainWriter {
 
     /// Appends a block and shows it to readers. After an error nothing of the block is visible and the call may be repeated.
     ///
-    /// Runs on: chain thread; writes files, never syncs. May wait for the index worker when two full tables wait for it.
+    /// Runs on: chain thread; writes files, and syncs after [`ChainWriter::show_synced`] only. May wait for the index worker when two full tables wait for it.
     /// Errors:  `NotNext`, `InvalidBlock` (nothing written), `Io`, or what ended the index worker.
     pub fn append(&mut self, block: &BlockRecord) -> Result<(), ChainError> {
         self.worker.check()?;
@@ -198,8 +201,16 @@ impl ChainWriter {
         self.index_block(block.number, head_at, &block.hash, keys)?;
         self.files.commit(tails, block.number + 1);
         self.block_count += 1;
+        if self.shows_synced {
+            return self.shared.sync_and_publish(self.files.state(self.block_count, self.rollback_count));
+        }
         self.publish();
         Ok(())
+    }
+
+    /// From now on a block is on the disk before a reader sees it: for who could not make it again from the journal.
+    pub fn show_synced(&mut self) {
+        self.shows_synced = true;
     }
 
     /// Removes every block above `number`: a rollback. Syncs before the places of removed blocks are used again.

@@ -108,6 +108,8 @@ pub(super) fn open(config: &Config, spec: &ChainSpec, data_dir: &Path) -> Result
         start,
         sequence,
         void,
+    // There is no state to execute a block of the journal on, and the client may lose it at the same time.
+    writer.show_synced();
         sealed,
         data_dir: data_dir.to_owned(),
         temporary_dir: None,
