@@ -40,6 +40,8 @@ pub enum Method {
     GetBalance,
     GetTransactionCount,
     GetCode,
+    /// What the client's database has under a key.
+    DatabaseEntry,
     /// A read that a client of ours asked for, passed on by its name.
     Proxied(&'static str),
 }
@@ -61,6 +63,7 @@ impl Method {
             Self::GetBalance => "eth_getBalance",
             Self::GetTransactionCount => "eth_getTransactionCount",
             Self::GetCode => "eth_getCode",
+            Self::DatabaseEntry => "debug_dbGet",
             Self::GetBlockByNumber | Self::ReadBlock => "eth_getBlockByNumber",
             Self::GetPayloadBodiesByRangeV1 => "engine_getPayloadBodiesByRangeV1",
             Self::Proxied(name) => name,
@@ -330,6 +333,7 @@ pub fn parse_reply(method: Method, body: &[u8]) -> Result<Reply, CallError> {
         | Method::GetBalance
         | Method::GetTransactionCount
         | Method::GetCode
+        | Method::DatabaseEntry
         | Method::Proxied(_) => Ok(Reply::Value(result)),
     }
 }

@@ -142,7 +142,7 @@ reasons! {
     ExecutionHalted "execution_client_halted" Full Down Down "the execution client called a block INVALID, or has a chain of its own: reads only",
     L1Syncing "l1_syncing" Full Down Degraded "L1 was not read to its head yet: no block is built",
     L1Away "l1_away" Full Degraded Degraded "L1 does not answer: blocks wait to be posted",
-    L1Waiting "l1_waiting" Full Degraded Degraded "nothing is posted for now: funds, limits or fees",
+    L1Waiting "l1_waiting" Full Degraded Degraded "nothing is posted for now: funds, limits, fees, or what only the execution client has of the state",
     SettlementBehind "settlement_behind" Full Down Degraded "more is not settled on L1 than may be: no transaction is taken",
     SettlementHalted "settlement_halted" Full Down Down "L1 contradicts us, or somebody else posts with this key: reads only",
 }

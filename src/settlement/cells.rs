@@ -87,6 +87,8 @@ pub struct SettlementCells {
     kept_bytes: AtomicU64,
     /// The newest block whose witness could not be written, 0 for none; written by the `settle` thread.
     unwritten: AtomicU64,
+    /// Why cuts wait for the execution client; written by the `settle` thread.
+    client_wait: ArcSwapOption<String>,
     origin: ArcSwapOption<Origin>,
     origin_version: AtomicU64,
     status: ArcSwap<SettlementStatus>,
@@ -122,6 +124,7 @@ impl SettlementCells {
             hold_max: AtomicU64::new(0),
             kept_bytes: AtomicU64::new(0),
             unwritten: AtomicU64::new(0),
+            client_wait: ArcSwapOption::empty(),
             origin: ArcSwapOption::empty(),
             origin_version: AtomicU64::new(0),
             status: ArcSwap::default(),
@@ -231,6 +234,16 @@ impl SettlementCells {
 
     pub fn set_unwritten(&self, block: u64) {
         self.unwritten.store(block, Ordering::Relaxed);
+    }
+
+    /// Why nothing is cut for now: the execution client has the state, and does not give what is needed of it.
+    #[must_use]
+    pub fn client_wait(&self) -> Option<Arc<String>> {
+        self.client_wait.load_full()
+    }
+
+    pub fn set_client_wait(&self, why: Option<String>) {
+        self.client_wait.store(why.map(Arc::new));
     }
 
     pub fn set_hold(&self, hold: Option<Hold>) {

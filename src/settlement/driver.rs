@@ -585,7 +585,7 @@ impl Driver {
         let now_ns = clock::monotonic_ns();
         if now_ns - self.shown_ns >= STATUS_NS {
             self.shown_ns = now_ns;
-            cells.show(self.conductor.status().clone());
+            cells.show(self.conductor.status().clone().waiting_for_client(cells.client_wait()));
         }
     }
 

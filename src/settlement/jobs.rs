@@ -59,7 +59,9 @@ const CLIENT_RETRY_NS: u64 = 500_000_000;
 /// Pause between two tries to write a witness.
 const DISK_RETRY_NS: u64 = 1_000_000_000;
 /// How often a cut is tried again with the siblings that it lacked: each round lists all that show, so that two are enough but for rare blocks.
-const SIBLING_ROUNDS: u32 = 16;
+const SIBLING_ROUNDS: u32 = 256;
+/// Nodes that are asked for in one request: a node has at most 532 bytes, so the answer stays far below what a client gives at once.
+const SIBLINGS_PER_REQUEST: usize = 256;
 
 /// What is asked for.
 pub enum Job {
@@ -149,9 +151,9 @@ impl Waiting {
         }
     }
 
-    /// Takes note of a job that was done.
-    fn done(&mut self, job: &Job) {
-        self.is_away &= !self.client.is_empty();
+    /// Takes note of a job that was done; answers whether it was the last that waited for the execution client.
+    fn done(&mut self, job: &Job) -> bool {
+        let is_back = self.client.is_empty() && std::mem::take(&mut self.is_away);
         if matches!(job, Job::Keep { .. }) {
             self.disk_retry_ns = 0;
         }
@@ -159,6 +161,7 @@ impl Waiting {
             self.is_full = false;
             tracing::info!("the witnesses of blocks that wait for L1 are written again");
         }
+        is_back
     }
 
     fn away(&mut self, job: Job, why: &str) {
@@ -194,7 +197,9 @@ pub fn run(mut seat: JobSeat) -> Result<(), String> {
     while let Some(job) = waiting.next(&seat.jobs) {
         match seat.carry_out(&job, &mut kept) {
             Ok(outcome) => {
-                waiting.done(&job);
+                if waiting.done(&job) {
+                    seat.shared.settlement.set_client_wait(None);
+                }
                 if let Some(outcome) = outcome {
                     if seat.outcomes.send(outcome).is_err() {
                         return Ok(());
@@ -202,7 +207,10 @@ pub fn run(mut seat: JobSeat) -> Result<(), String> {
                     seat.bell.ring();
                 }
             }
-            Err(Fault::Away(why)) => waiting.away(job, &why),
+            Err(Fault::Away(why)) => {
+                waiting.away(job, &why);
+                seat.shared.settlement.set_client_wait(Some(why));
+            }
             Err(Fault::Disk(number, why)) => waiting.full(number, &why),
             Err(Fault::Failed(why)) => return Err(why),
         }
@@ -326,16 +334,11 @@ impl JobSeat {
             };
             // A witness with the reserve lacks none.
             let StateSource::Client(client) = &mut self.source else { return Err(cannot(CutError::Siblings(missing))) };
-            let found = ask_siblings(client, &self.spec, &block, &witness, &missing)?;
-            if found.is_empty() {
-                return Err(Fault::Away(format!(
-                    "block {number}: eth_getProof gives none of {} siblings that are missing",
-                    missing.len()
-                )));
-            }
+            let found = ask_siblings(client, &self.spec, &block, &witness, missing)?;
             witness.state.extend(found);
         }
-        Err(Fault::Failed(format!("block {number} is not cut after {SIBLING_ROUNDS} rounds of missing siblings")))
+        // Each round has brought a node that was missing: what waits is this block, and nothing is wrong with it.
+        Err(Fault::Away(format!("block {number} is not cut after {SIBLING_ROUNDS} rounds of missing siblings")))
     }
 
     /// A block and its witness; with the reserve, where the state is our own.
@@ -471,26 +474,52 @@ impl JobSeat {
     }
 }
 
-/// Asks the execution client for siblings that a cut of `block` needs; those that it gives.
+/// Asks the execution client for siblings that a cut of `block` needs; those that it gives. By their hashes first: that needs no search and
+/// has no depth.
 fn ask_siblings(
     client: &mut BlockingClient,
     spec: &ChainSpec,
     block: &StatelessBlock,
     witness: &Witness,
-    missing: &[MissingSibling],
+    missing: Vec<MissingSibling>,
 ) -> Result<Vec<Bytes>, Fault> {
     let number = block.header.number;
-    let failed = |what: String| Fault::Failed(format!("block {number}: {what}"));
-    let validated = validate(spec, block, witness, Strictness::NORMAL).map_err(|error| failed(error.to_string()))?;
-    let owners = &validated.executed.accesses.accounts;
-    let questions = siblings::questions(missing, owners).map_err(|error| failed(error.to_string()))?;
-    let mut found = Vec::with_capacity(missing.len());
-    for question in questions {
-        let answer = client.ask(Method::Proxied("eth_getProof"), question.params(number.saturating_sub(1)));
-        let answer = answer.map_err(|error| Fault::Away(error.to_string()))?;
-        found.extend(siblings::nodes(&answer, missing));
+    let (asked, depth) = (missing.len(), siblings::depth_max(&missing));
+    let mut found = Vec::with_capacity(asked);
+    let mut trouble = None;
+    for siblings in missing.chunks(SIBLINGS_PER_REQUEST) {
+        let calls: Vec<_> =
+            siblings.iter().map(|sibling| (Method::DatabaseEntry, siblings::key_params(sibling))).collect();
+        match client.ask_batch(&calls) {
+            // A client that does not have it, or not under its hash, says so.
+            Ok(answers) => found.extend(
+                siblings.iter().zip(answers).filter_map(|(sibling, answer)| siblings::node(&answer.ok()?, sibling)),
+            ),
+            // One that takes no such questions may still give proofs.
+            Err(error) => trouble = Some(error),
+        }
     }
-    tracing::debug!(number, asked = missing.len(), found = found.len(), "siblings from the execution client");
+    let by_hash = found.len();
+    let missing = siblings::left(missing, &found);
+    if !missing.is_empty() {
+        let validated = validate(spec, block, witness, Strictness::NORMAL);
+        let validated = validated.map_err(|error| Fault::Failed(format!("block {number}: {error}")))?;
+        for question in siblings::questions(&missing, &validated.executed.accesses.accounts) {
+            let answer = client.ask(Method::Proxied("eth_getProof"), question.params(number.saturating_sub(1)));
+            let answer = answer.map_err(|error| Fault::Away(error.to_string()))?;
+            found.extend(siblings::nodes(&answer, &missing));
+        }
+    }
+    tracing::debug!(number, asked, depth, by_hash, found = found.len(), "siblings from the execution client");
+    if found.is_empty() {
+        if let Some(error) = trouble {
+            return Err(Fault::Away(error.to_string()));
+        }
+        let (count, depth) = (missing.len(), siblings::depth_max(&missing));
+        return Err(Fault::Away(format!(
+            "block {number}: the execution client gives none of {count} trie nodes that are missing, up to {depth} nibbles deep; go-ethereum has them with --state.scheme hash --gcmode archive"
+        )));
+    }
     Ok(found)
 }
 

@@ -127,6 +127,15 @@ impl Default for SettlementStatus {
 }
 
 impl SettlementStatus {
+    /// As it is, with why cuts wait for the execution client, where nothing else is wrong.
+    #[must_use]
+    pub fn waiting_for_client(mut self, why: Option<Arc<String>>) -> Self {
+        if let Some(why) = why.filter(|_| self.condition == Condition::Ready && self.why.is_empty()) {
+            (self.condition, self.why) = (Condition::Waiting, why.to_string());
+        }
+        self
+    }
+
     /// A batch was derived.
     pub fn accepted(&mut self, batch: BatchPlace) {
         let batches = Arc::make_mut(&mut self.batches);
