@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::config::execution::{Endpoint, ExecutionConfig};
+use crate::engine_api::archive::{self, ArchiveFault, Needs};
 use crate::engine_api::jwt::Secret;
 use crate::engine_api::transport::{JsonTransport, Prepared, Transport};
 use crate::engine_api::types::{CallError, Method, Reply};
@@ -73,6 +74,14 @@ impl BlockingClient {
         let answer = runtime.block_on(async { tokio::time::timeout(*limit, request).await });
         let limit_ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
         answer.unwrap_or(Err(CallError::TimedOut { method: method.name(), limit_ms }))
+    }
+
+    /// Whether the client keeps what is needed.
+    ///
+    /// # Errors
+    /// See [`ArchiveFault`].
+    pub fn check_archive(&mut self, needs: Needs) -> Result<(), ArchiveFault> {
+        archive::check(needs, &mut |method, params| self.ask(method, params))
     }
 
     /// Asks and waits for the result, at most the settings' time. `params`: a JSON array.

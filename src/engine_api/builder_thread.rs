@@ -11,6 +11,7 @@ use crate::chain::ChainReader;
 use crate::codec::transaction;
 use crate::config::genesis::ChainSpec;
 use crate::crypto::keccak::keccak256;
+use crate::engine_api::archive::Needs;
 use crate::engine_api::blocking::{BlockingClient, BlockingSettings};
 use crate::engine_api::build::{Build, Checked, Offers, Step, WitnessSource};
 use crate::engine_api::envelope::Envelope;
@@ -40,6 +41,8 @@ pub struct BuildSeat {
     pub evidence: Evidence,
     /// What L1 takes of a transaction and its witness; `None`: nothing is settled.
     pub cut_limits: Option<CutLimits>,
+    /// What the client has to keep; `None`: it was asked.
+    pub needs: Option<Needs>,
     /// How long the client's pool is put into a block where it does not take a list.
     pub wait: Duration,
     pub shared: Arc<Shared>,
@@ -85,6 +88,13 @@ struct BuildThread {
 
 impl BuildThread {
     fn build(&mut self, request: BuildRequest) -> Result<BuildAnswer, String> {
+        // At the start it did not answer: nothing is built on a state that could not be settled.
+        if let Some(needs) = self.seat.needs {
+            if let Err(fault) = self.client.plain.check_archive(needs) {
+                return Ok(BuildAnswer::Failed { why: fault.to_string() });
+            }
+            self.seat.needs = None;
+        }
         let mut build = Build::new(request, self.offers);
         let mut step = build.step();
         let answer = loop {

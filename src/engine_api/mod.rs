@@ -40,3 +40,5 @@ pub mod builder_thread;
 pub mod accounts;
 
 pub mod adoption;
+
+pub mod archive;

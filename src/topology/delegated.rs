@@ -32,6 +32,7 @@ use crate::engine_api::blocking::{BlockingClient, BlockingSettings};
 use crate::engine_api::builder_thread::{self, BuildSeat, validate_over, witness_of};
 use crate::engine_api::files::Evidence;
 use crate::engine_api::types::Method;
+use crate::engine_api::archive::{ArchiveFault, Needs};
 use crate::journal::file_storage::{FileStorage, SlotBytes};
 use crate::journal::history::{BlockHistory, History};
 use crate::journal::log::Log;
@@ -82,7 +83,6 @@ pub(super) fn open(config: &Config, spec: &ChainSpec, data_dir: &Path) -> Result
         startup::cut_chain(&history, &mut writer, &reader)?;
     }
     let settings = startup::log_settings(config);
-    let mut scanned = startup::adopted(config, spec, data_dir, settings, scanned, &mut storage, &reader)?;
     let mut client = ReadBack::new(config, spec, data_dir, &reader, &state)?;
     if let Some(to_block) = client.read_back(scanned.as_ref(), &mut writer)? {
         scanned = Some(take_back(config, &journal_dir, scanned, &mut storage, to_block)?);
@@ -93,6 +93,9 @@ pub(super) fn open(config: &Config, spec: &ChainSpec, data_dir: &Path) -> Result
     let void = history.as_ref().map_or_else(Vec::new, startup::void_blocks);
     let sealed = history.as_ref().map_or_else(Vec::new, History::sealed_blocks);
     drop(scanned);
+    // Blocks behind our newest are executed over witnesses that the client makes of the states before.
+    keeps(&mut client.client, Needs { oldest: reader.latest_number().unwrap_or(0), nodes_by_hash: false })?;
+    let mut scanned = startup::adopted(config, spec, data_dir, settings, scanned, &mut storage, &reader)?;
     let log = startup::make_room(log, &mut storage)?;
     super::imported::remove(data_dir).map_err(LaunchError::Imported)?;
     Ok(Opened {
@@ -126,6 +129,18 @@ fn resume(
     scanned: Option<&Scan<SlotBytes>>,
     history: Option<&History>,
     storage: &mut FileStorage,
+/// Refuses a client that does not keep what is needed. `Ok(false)`: it does not answer, and is asked before the first block is built.
+fn keeps(client: &mut BlockingClient, needs: Needs) -> Result<bool, ArchiveFault> {
+    match client.check_archive(needs) {
+        Ok(()) => Ok(true),
+        Err(ArchiveFault::Away(error)) => {
+            tracing::warn!(%error, "whether the execution client keeps what is needed is not known yet");
+            Ok(false)
+        }
+        Err(fault) => Err(fault),
+    }
+}
+
     writer: &mut ChainWriter,
     reader: &ChainReader,
 ) -> Result<(Log, Start, Sequence), LaunchError> {
@@ -353,7 +368,6 @@ pub(super) fn spawn_core(
     let (account_bell, build_bell) = (Arc::new(Doorbell::for_thread()), Arc::new(Doorbell::for_thread()));
     let (to_accounts, inbox) = ring(accounts::ACCOUNT_QUESTIONS, &account_bell);
     let (answers, from_accounts) = ring(2 * accounts::ACCOUNT_QUESTIONS, &bells.builder);
-    let plain = BlockingSettings::reads(&config.execution, secret.clone());
     let seat =
         AccountSeat { inbox, answers, doorbell: account_bell, client: plain.clone(), shared: Arc::clone(shared) };
     background.push(spawn("el-accounts", cores.unpinned(), move || accounts::run(seat))?);
@@ -391,6 +405,12 @@ pub(super) fn spawn_core(
     workers.push(spawn("builder", placement, move || run_builder(&config, spec, seat, recent, sequence, slabs))?);
     Ok((workers, temporary_dir))
 }
+    let plain = BlockingSettings::reads(&config.execution, secret.clone());
+    let needs = Needs {
+        oldest: shared.settlement.view().finalized.min(opened.latest().header.number),
+        nodes_by_hash: super::settlement::posts(config),
+    };
+    let is_kept = keeps(&mut BlockingClient::new(plain.clone()).map_err(LaunchError::AdoptionRuntime)?, needs)?;
 
 /// The pool is made on the builder's own thread, which it never leaves.
 fn run_builder(
@@ -419,3 +439,4 @@ fn run_builder(
     }
     driver::run(seat, core).map_err(|error| error.to_string())
 }
+        needs: (!is_kept).then_some(needs),

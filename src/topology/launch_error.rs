@@ -70,6 +70,8 @@ pub enum LaunchError {
     DelegatedAway { number: u64, what: String },
     #[error("block {number} of the execution client: {what}")]
     DelegatedBlock { number: u64, what: String },
+    #[error(transparent)]
+    DelegatedArchive(#[from] crate::engine_api::archive::ArchiveFault),
     #[error(
         "L1 has a block {number} that this process did not make, and in `delegated` there is no state to take it over with: stop who else posts with this key, or start with execution.mode = `verified` and an empty data directory"
     )]

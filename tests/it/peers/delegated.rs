@@ -1,5 +1,6 @@
 //! `delegated` with a real go-ethereum: it builds what we order, and both sides have the same chain, whoever is killed.
 
+use std::path::Path;
 use std::time::Duration;
 
 use alloy_consensus::{TxEip1559, TxEip7702};
@@ -7,7 +8,7 @@ use alloy_primitives::{Address, Bytes, TxKind, U256, hex};
 use serde_json::{Value, json};
 
 use super::faulty_engine::{FaultyEngine, WrongAnswer};
-use super::geth::Geth;
+use super::geth::{Geth, Scheme};
 use super::process::{TempFolder, poll_until};
 use super::sequencer::{data_of, genesis};
 use super::verified::{Middles, Pair};
@@ -135,6 +136,67 @@ fn a_killed_client_and_a_killed_sequencer_lose_nothing() {
     pair.send_round();
     pair.settles();
     pair.sequencer.take().expect("it runs").stop();
+}
+
+/// The power goes on both machines a moment after blocks were shown: of our files only what was synced is left, and the client has an older database.
+#[test]
+fn what_was_shown_outlives_a_power_cut_on_both_sides() {
+    let name = "what_was_shown_outlives_a_power_cut_on_both_sides";
+    let Some(binary) = super::peer("SEQUENCER_GETH", name) else { return };
+    let _turn = super::turn();
+    let mut pair = Pair::start_in_mode(Geth::start(&binary, &genesis(FORK)), 38, "delegated");
+    pair.settles();
+    pair.geth.keep_database();
+    for _ in 0..3 {
+        pair.send_round();
+        pair.settles();
+        let latest = pair.latest();
+        let hash = |pair: &Pair| {
+            pair.rpc().call("eth_getBlockByNumber", json!([format!("{latest:#x}"), false]))["hash"].clone()
+        };
+        let shown = hash(&pair);
+        let folder = pair.sequencer.take().expect("it runs").kill();
+        cut_power(&data_of(&folder).join("chain"));
+        pair.geth.put_back_database();
+        pair.geth.restart();
+        pair.start_sequencer(folder);
+        assert!(pair.latest() >= latest, "block {latest} was shown, the newest is {}", pair.latest());
+        assert_eq!(hash(&pair), shown);
+        pair.settles();
+    }
+    pair.sequencer.take().expect("it runs").stop();
+}
+
+/// Leaves of the files of blocks what the newest checkpoint says is synced (docs/CHAIN_FORMAT.md).
+fn cut_power(chain: &Path) {
+    let checkpoint = std::fs::read(chain.join("checkpoint")).expect("there is one");
+    let number = |at: usize| u64::from_le_bytes(checkpoint[at..at + 8].try_into().expect("eight bytes"));
+    let newest =
+        [0, 4_096].into_iter().filter(|slot| slot + 64 <= checkpoint.len()).max_by_key(|slot| number(slot + 8));
+    let slot = newest.expect("a slot");
+    for (index, name) in ["headers", "bodies", "receipts"].into_iter().enumerate() {
+        let file = std::fs::File::options().write(true).open(chain.join(name)).expect("it is ours");
+        file.set_len(number(slot + 16 + 8 * index)).expect("it can be cut");
+    }
+}
+
+/// 200 blocks that a client without an archive has made by itself, and nothing here: their witnesses cannot be had.
+#[test]
+fn a_client_without_the_states_that_are_needed_is_refused() {
+    let name = "a_client_without_the_states_that_are_needed_is_refused";
+    let Some(binary) = super::peer("SEQUENCER_GETH", name) else { return };
+    let _turn = super::turn();
+    let genesis = genesis(FORK);
+    let geth = Geth::start_with(&binary, &genesis, Scheme::Path);
+    let first = u64::from_str_radix(genesis["timestamp"].as_str().expect("hex").trim_start_matches("0x"), 16);
+    let first = first.expect("hex");
+    (1..=200).for_each(|offset| drop(geth.commit_block(first + offset)));
+    let pair = Pair::new(geth, 39, "delegated", Middles::default());
+    let said = pair.start_refused(&TempFolder::new("no-archive"));
+    let kept = said.split("has the states after block ").nth(1).and_then(|rest| rest.split(' ').next());
+    let kept: u64 = kept.and_then(|number| number.parse().ok()).unwrap_or_else(|| panic!("no number: {said}"));
+    assert!((2..200).contains(&kept), "{said}");
+    assert!(said.contains("is needed") && said.contains("--state.scheme hash --gcmode archive"), "{said}");
 }
 
 /// How long a fault lasts: until admission is held, and ten minutes in the long form.

@@ -146,6 +146,12 @@ impl Geth {
         self.process.as_ref().expect("it runs").signal("CONT");
     }
 
+    /// As [`Geth::wipe`], with another way to keep the state from now on.
+    pub fn wipe_to(&mut self, scheme: Scheme) {
+        self.scheme = scheme;
+        self.wipe();
+    }
+
     /// Kills it and makes a new database of genesis alone; it does not run afterwards.
     pub fn wipe(&mut self) {
         if let Some(mut process) = self.process.take() {

@@ -109,6 +109,20 @@ impl Pair {
     }
 
     pub fn start_sequencer(&mut self, folder: TempFolder) {
+        let settings = self.settings();
+        let settings: Vec<&str> = settings.iter().map(String::as_str).collect();
+        self.sequencer = Some(Sequencer::start_in(folder, FORK, &settings));
+    }
+
+    /// A start that must refuse to run; what it wrote.
+    #[track_caller]
+    pub fn start_refused(&self, folder: &TempFolder) -> String {
+        let settings = self.settings();
+        let settings: Vec<&str> = settings.iter().map(String::as_str).collect();
+        Sequencer::start_refused(folder, FORK, &settings)
+    }
+
+    fn settings(&self) -> Vec<String> {
         let engine = self.middles.engine.as_ref().map_or_else(|| self.geth.engine_url(), |middle| middle.url.clone());
         let plain = self.middles.plain.as_ref().map_or_else(|| self.geth.rpc.url(), |middle| &middle.url).to_owned();
         let secret = self.geth.jwt_file();
@@ -123,7 +137,7 @@ impl Pair {
         }
         settings.extend(self.reset_command.iter().flat_map(|command| ["--execution.reset-command", command]));
         settings.extend(self.more.iter().map(String::as_str));
-        self.sequencer = Some(Sequencer::start_in(folder, FORK, &settings));
+        settings.into_iter().map(str::to_owned).collect()
     }
 
     pub fn ours(&self) -> &Sequencer {

@@ -291,6 +291,7 @@ pub const IMPORTS: &[(&str, &[&str])] = &[
     ("engine_api::transport", &["config"]),
     ("engine_api::driver", &["builder", "chain", "config", "limits", "primitives", "ring", "runtime", "topology"]),
     ("engine_api::blocking", &["config", "runtime"]),
+    ("engine_api::archive", &["crypto", "primitives"]),
     ("engine_api::adoption", &["config", "primitives"]),
     ("engine_api::payload", &["builder", "codec", "primitives"]),
     ("engine_api::envelope", &["builder", "primitives", "state"]),
