@@ -438,6 +438,16 @@ pub struct BuildRequest {
     pub context: BlockContext,
     /// In order.
     pub transactions: Vec<BuildTx>,
+    /// L1 has it like this: the block holds exactly these, whoever they came from, and the gas limit counts too.
+    pub is_given: bool,
+}
+
+/// A block of which L1 has the beginning: nobody can go on behind that but with the rest of it, which is its end.
+#[derive(Clone, Debug)]
+pub struct GivenBlock {
+    pub request: BuildRequest,
+    /// The next nonces of those who sent its transactions.
+    pub next_nonces: Vec<(Address, u64)>,
 }
 
 /// A transaction for a block.

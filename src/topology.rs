@@ -117,7 +117,7 @@ use levers::Levers;
 use measures::Measures;
 use operator::OperatorDesk;
 use replacement::Replacement;
-use startup::{Opened, TemporaryDir};
+use startup::{Kept, Opened, TemporaryDir};
 
 /// What every thread may look at without asking anyone.
 pub struct Shared {
@@ -260,8 +260,8 @@ struct Worker {
     handle: JoinHandle<Result<(), String>>,
 }
 
-/// Starts every thread. `rpc` is what the methods know of the process, `levers` what its operator moves, `kept` the temporary directory of a start
-/// before this one.
+/// Starts every thread. `rpc` is what the methods know of the process, `levers` what its operator moves, `kept` what a start
+/// before this one has left.
 ///
 /// # Errors
 /// What could not be opened, replayed, reserved or bound.
@@ -270,7 +270,7 @@ pub fn launch(
     spec: &ChainSpec,
     rpc: &crate::rpc::Settings,
     levers: &Levers,
-    kept: Option<TemporaryDir>,
+    kept: Kept,
 ) -> Result<Running, LaunchError> {
     let ops = ops::start(config, rpc)?;
     let mut running = launch_threads(config, spec, rpc, levers, kept)?;
@@ -287,7 +287,7 @@ fn launch_threads(
     spec: &ChainSpec,
     rpc: &crate::rpc::Settings,
     levers: &Levers,
-    kept: Option<TemporaryDir>,
+    kept: Kept,
 ) -> Result<Running, LaunchError> {
     let mut opened = startup::open(config, spec, kept)?;
     let data_dir = opened.data_dir.clone();

@@ -6,25 +6,30 @@ use alloy_rlp::Encodable;
 
 use super::receipt::{encode_head, encode_log};
 use super::{BlockRecord, ChainError, ChainWriter, TxRecord};
-use crate::builder::block_execution::{ExecutedBlock, PreparedTx};
-use crate::primitives::{B256, Span};
+use crate::builder::block_execution::{PreparedTx, Receipt};
+use crate::primitives::{B256, Bytes, Span};
 
-/// Appends a block that somebody else made. Its transactions were never in a pool, so they have no status.
+/// A block that somebody else made.
 ///
-/// Shapes: `txs` and `executed.receipts` are both `[n]`, same order.
+/// Shapes: `txs` and `receipts` are both `[n]`, same order.
+pub struct ExecutedRecord<'a> {
+    pub header: &'a Header,
+    pub hash: B256,
+    pub txs: &'a [PreparedTx],
+    pub withdrawals: &'a [Withdrawal],
+    pub receipts: &'a [Receipt],
+    /// EIP-7685 requests, type byte first, empty ones left out.
+    pub requests: &'a [Bytes],
+}
+
+/// Appends it. Its transactions were never in a pool, so they have no status.
 ///
 /// # Errors
 /// What the writer says; nothing is appended then.
-pub fn append_executed(
-    writer: &mut ChainWriter,
-    header: &Header,
-    hash: B256,
-    txs: &[PreparedTx],
-    withdrawals: &[Withdrawal],
-    executed: &ExecutedBlock,
-) -> Result<(), ChainError> {
+pub fn append_executed(writer: &mut ChainWriter, block: &ExecutedRecord<'_>) -> Result<(), ChainError> {
+    let ExecutedRecord { header, hash, txs, withdrawals, receipts: executed, requests } = *block;
     let (mut body, mut receipts, mut rows) = (Vec::new(), Vec::new(), Vec::with_capacity(txs.len()));
-    for (tx, receipt) in txs.iter().zip(&executed.receipts) {
+    for (tx, receipt) in txs.iter().zip(executed) {
         let (body_start, receipt_start) = (body.len(), receipts.len());
         if receipt.tx_type == 0 {
             body.extend_from_slice(&tx.raw);
@@ -55,8 +60,8 @@ pub fn append_executed(
     let mut withdrawals_rlp = Vec::new();
     alloy_rlp::encode_list(withdrawals, &mut withdrawals_rlp);
     let mut requests_rlp = Vec::new();
-    if !executed.requests.is_empty() {
-        executed.requests.encode(&mut requests_rlp);
+    if !requests.is_empty() {
+        alloy_rlp::encode_list::<Bytes, Bytes>(requests, &mut requests_rlp);
     }
     writer.append(&BlockRecord {
         number: header.number,

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use clap::{Arg, ArgMatches, Command, value_parser};
 
 use crate::builder::replay::genesis_block;
-use crate::chain::executed_record::append_executed;
+use crate::chain::executed_record::{ExecutedRecord, append_executed};
 use crate::chain::sealed_record::Recorder;
 use crate::chain::{ChainLimits, ChainWriter};
 use crate::config::genesis::ChainSpec;
@@ -79,7 +79,15 @@ fn import(spec: &ChainSpec, file: &Bytes, data_dir: &Path, witness_dir: Option<&
             std::fs::write(&path, &witness).with_context(|| path.display().to_string())?;
         }
         let block = &imported.block;
-        append_executed(&mut writer, header, block.hash, &block.transactions, &block.withdrawals, &imported.executed)?;
+        let record = ExecutedRecord {
+            header,
+            hash: block.hash,
+            txs: &block.transactions,
+            withdrawals: &block.withdrawals,
+            receipts: &imported.executed.receipts,
+            requests: &imported.executed.requests,
+        };
+        append_executed(&mut writer, &record)?;
         let (number, hash, root) = (header.number, imported.block.hash, header.state_root);
         println!("block {number} {hash} root {root} witness {bytes_out} bytes, {nodes} nodes, {codes} codes");
         has_withdrawals |= !block.withdrawals.is_empty();

@@ -20,6 +20,7 @@ use crate::runtime::process::{self, Resource};
 use crate::topology::dev_l1::DevL1Handle;
 use crate::topology::levers::Levers;
 use crate::topology::replacement::{self, Replacement};
+use crate::topology::startup::Kept;
 use crate::topology::{self, Running};
 
 /// How often the main thread looks whether a signal came or a thread ended.
@@ -120,7 +121,7 @@ pub fn serve(
     let dev_l1 = embedded_l1::start(&mut config, spec)?;
     let config = &config;
     let levers = Levers::new(config, files, set_log_filter);
-    let mut running = topology::launch(config, spec, &settings, &levers, None)?;
+    let mut running = topology::launch(config, spec, &settings, &levers, Kept::default())?;
     if let Some((address, token_file)) = &running.admin {
         tracing::info!(%address, token_file = %token_file.display(), "admin port");
     }
@@ -139,7 +140,7 @@ pub fn serve(
             println!("Block {block} is safe: L1 has it in transaction {tx_hash} and its re-execution agrees.");
         }
         if let Some(replacement) = running.replacement() {
-            running = restart(config, spec, &settings, &levers, running, &replacement)?;
+            running = restart(config, spec, &settings, &levers, running, replacement)?;
         }
         running.look_for_halt();
         if !is_disagreement_told && let Some(disagreement) = recovery::disagreement() {
@@ -160,7 +161,7 @@ fn restart(
     settings: &Settings,
     levers: &Levers,
     running: Running,
-    replacement: &Replacement,
+    mut replacement: Replacement,
 ) -> Result<Running> {
     tracing::warn!(
         to_block = replacement.to_block,
@@ -173,13 +174,15 @@ fn restart(
     let admin = running.admin.as_ref().map(|(address, _)| *address);
     config.admin.port = admin.map(|address| address.port());
     config.metrics.address = running.metrics_address;
-    let (data_dir, kept) = running.stop_keeping().map_err(anyhow::Error::msg)?;
-    replacement::carry_out(&config, spec, &data_dir, replacement)?;
+    let (data_dir, temporary_dir) = running.stop_keeping().map_err(anyhow::Error::msg)?;
+    // Elsewhere the journal has it, as a block that is open.
+    let open = replacement.open.take_if(|_| config.execution.mode == ExecutionMode::Delegated);
+    replacement::carry_out(&config, spec, &data_dir, &replacement)?;
     topology::startup::wait_for_port(config.http.address)?;
     if let Some(admin) = admin {
         topology::startup::wait_for_port(admin)?;
     }
-    Ok(topology::launch(&config, spec, settings, levers, kept)?)
+    Ok(topology::launch(&config, spec, settings, levers, Kept { temporary_dir, open })?)
 }
 
 /// Says that the end is near, and lets load balancers find out.

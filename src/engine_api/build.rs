@@ -148,6 +148,11 @@ impl Build {
     /// The first question, or the next one.
     #[must_use]
     pub fn step(&mut self) -> Step {
+        if self.request.is_given && !self.offers.by_list {
+            let number = self.request.context.number;
+            let what = "L1 has the beginning of it, and only testing_buildBlockV1 builds exactly that";
+            return Step::Finish(failed(format!("block {number}: {what}")));
+        }
         let context = &self.request.context;
         let (method, params) = match &self.stage {
             Stage::List { count, .. } => (Method::BuildBlock, self.list_params(*count)),
@@ -347,6 +352,12 @@ impl Build {
         if header.mix_hash != context.prev_randao {
             return differs("prevRandao", &context.prev_randao, &header.mix_hash);
         }
+        if self.request.is_given && header.gas_limit != context.gas_limit {
+            return differs("gas limit (--miner.gaslimit)", &context.gas_limit, &header.gas_limit);
+        }
+        if self.request.is_given && header.extra_data != context.extra_data {
+            return differs("extra data", &context.extra_data, &header.extra_data);
+        }
         if self.offers.by_list {
             let asked = self.request.transactions.iter().map(|tx| &tx.raw);
             if !envelope.transactions.iter().eq(asked) {
@@ -403,7 +414,7 @@ impl Build {
     }
 
     fn validate(&mut self, block: Envelope, witness: WitnessSource) -> Step {
-        let has_foreign = !self.offers.by_list;
+        let has_foreign = !self.offers.by_list || self.request.is_given;
         Step::Validate(Box::new(Checked { block, witness, has_foreign }))
     }
 

@@ -28,7 +28,6 @@ use tokio::sync::watch;
 use crate::admin::cells::BatcherWish;
 use crate::chain::{ChainError, ChainReader};
 use crate::derivation::origins::OriginBlock;
-use crate::engine_api::adoption::RemoteBody;
 use crate::journal::record::RollbackCause;
 use crate::l1::block::BlockId;
 use crate::l1::client::error::{ClientError, UrlError};
@@ -45,7 +44,7 @@ use crate::ring::Doorbell;
 use crate::runtime::clock;
 use crate::settlement::Origin;
 use crate::settlement::cells::Hold;
-use crate::settlement::conductor::{Action, Conductor, Event, Replace};
+use crate::settlement::conductor::{Action, CheckedBatch, Conductor, Event, Replace};
 use crate::settlement::follower::{FollowEnd, FollowMessage};
 use crate::settlement::jobs::{Job, Outcome};
 use crate::settlement::ledger::Entry;
@@ -266,7 +265,12 @@ impl Driver {
             {
                 let event = match outcome {
                     Outcome::Cut { number, result } => Event::Cut { number, result },
-                    Outcome::Checked { id, result } => Event::Checked { id, result },
+                    Outcome::Checked { id, result } => {
+                        if let Ok(checked) = &result {
+                            self.take_proved(checked)?;
+                        }
+                        Event::Checked { id, result }
+                    }
                 };
                 self.step(event).await?;
             }
@@ -360,12 +364,31 @@ impl Driver {
 
     /// Our own blocks, once they are durable and nobody objects to them.
     fn take_sealed(&mut self) -> Result<(), L1Error> {
+        let tip = own_tip(&self.shared, &self.chain);
+        self.take_to(tip.min(self.conductor.unsafe_head().number + 1 + SEALED_PER_TURN))
+    }
+
+    /// Stored blocks that a batch on L1 proves are ours whatever the execution client has said of them: one that was adopted is in no client yet, and
+    /// would be adopted again.
+    fn take_proved(&mut self, checked: &CheckedBatch) -> Result<(), L1Error> {
+        if self.follow.is_some() {
+            return Ok(());
+        }
+        let mut proved = 0;
+        for block in &checked.blocks {
+            if self.chain.hash_by_number(block.header.number)? != Some(block.hash) {
+                break;
+            }
+            proved = block.header.number;
+        }
+        self.take_to(proved)
+    }
+
+    fn take_to(&mut self, tip: u64) -> Result<(), L1Error> {
         if !self.conductor.takes_blocks() {
             return Ok(());
         }
-        let tip = own_tip(&self.shared, &self.chain);
-        let from = self.conductor.unsafe_head().number + 1;
-        for number in from..=tip.min(from + SEALED_PER_TURN) {
+        for number in self.conductor.unsafe_head().number + 1..=tip {
             let stored = self.chain.block_by_number(number)?.ok_or(L1Error::BlockMissing { number })?;
             let header = Header::decode(&mut stored.header_rlp()?).map_err(|_| L1Error::BlockMissing { number })?;
             let hash = header.parent_beacon_block_root.unwrap_or_default();
@@ -491,7 +514,7 @@ impl Driver {
         let replacement = Replacement {
             to_block,
             cause: cause.unwrap_or(RollbackCause::L1Differs),
-            blocks: blocks.iter().map(body_of).collect(),
+            blocks,
             open: open.map(|part| open_body_of(*part)),
         };
         // One at a time: the process stops for the first.
@@ -737,25 +760,4 @@ async fn first(
 #[must_use]
 pub fn open_body_of(part: strict::OpenPart) -> OpenBody {
     OpenBody { context: part.context, transactions: part.transactions }
-}
-
-/// A derived block in the form in which blocks of others are adopted.
-#[must_use]
-pub fn body_of(block: &strict::DerivedBlock) -> RemoteBody {
-    let header = &block.header;
-    RemoteBody {
-        number: header.number,
-        hash: block.hash,
-        parent_hash: header.parent_hash,
-        timestamp: header.timestamp,
-        base_fee_per_gas_wei: header.base_fee_per_gas.unwrap_or_default(),
-        prev_randao: header.mix_hash,
-        coinbase: header.beneficiary,
-        gas_limit: header.gas_limit,
-        extra_data: header.extra_data.clone(),
-        parent_beacon_block_root: header.parent_beacon_block_root.unwrap_or_default(),
-        state_root: header.state_root,
-        receipts_root: header.receipts_root,
-        transactions: block.transactions(),
-    }
 }

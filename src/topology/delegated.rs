@@ -11,10 +11,12 @@ use alloy_consensus::Header;
 use alloy_primitives::Log as EvmLog;
 use alloy_rlp::Decodable;
 
+use super::replacement::{OpenBody, Replacement};
 use super::startup::{self, Opened, TemporaryDir};
 use super::{CoreBells, Cores, LaunchError, Placement, Shared, Worker, replacement, spawn, spawn_journal};
 use crate::builder::assembly::{BlockParts, ExecutedTx, assemble};
 use crate::builder::block::{BlockMemory, SealedBlock};
+use crate::builder::block_execution::PreparedTx;
 use crate::builder::core::delegated::DelegatedCore;
 use crate::builder::core::{Now, Start};
 use crate::builder::driver::ShardRings;
@@ -22,17 +24,19 @@ use crate::builder::driver::delegated::{self as driver, DelegatedSeat};
 use crate::builder::replay;
 use crate::builder::replay::from_journal::{self, JournalView};
 use crate::builder::world::World;
+use crate::chain::executed_record::{ExecutedRecord, append_executed};
 use crate::chain::sealed_record::Recorder;
 use crate::chain::{ChainReader, ChainWriter};
+use crate::codec::transaction::tx_hash;
 use crate::config::Config;
 use crate::config::genesis::ChainSpec;
 use crate::config::l1::L1Mode;
 use crate::engine_api::accounts::{self, AccountSeat};
+use crate::engine_api::archive::{ArchiveFault, Needs};
 use crate::engine_api::blocking::{BlockingClient, BlockingSettings};
 use crate::engine_api::builder_thread::{self, BuildSeat, validate_over, witness_of};
 use crate::engine_api::files::Evidence;
 use crate::engine_api::types::Method;
-use crate::engine_api::archive::{ArchiveFault, Needs};
 use crate::journal::file_storage::{FileStorage, SlotBytes};
 use crate::journal::history::{BlockHistory, History};
 use crate::journal::log::Log;
@@ -40,7 +44,7 @@ use crate::journal::record::{Record, RollbackCause};
 use crate::journal::rollback::Plan;
 use crate::journal::scan::{Scan, scan};
 use crate::limits;
-use crate::messages::ChainMessage;
+use crate::messages::{BuildRequest, BuildTx, ChainMessage, GivenBlock};
 use crate::primitives::{Bytes, Sequence};
 use crate::ring::{Doorbell, ring};
 use crate::runtime::clock;
@@ -60,7 +64,12 @@ const BUILD_WAIT: Duration = Duration::from_millis(300);
 ///
 /// # Errors
 /// What could not be opened or read back; a client that does not answer while it is needed.
-pub(super) fn open(config: &Config, spec: &ChainSpec, data_dir: &Path) -> Result<Opened, LaunchError> {
+pub(super) fn open(
+    config: &Config,
+    spec: &ChainSpec,
+    data_dir: &Path,
+    begun: Option<OpenBody>,
+) -> Result<Opened, LaunchError> {
     let journal_dir = startup::journal_dir(config, data_dir);
     let mut storage = startup::open_journal(config, &journal_dir)?;
     let scanned = scan(&mut storage)?;
@@ -84,20 +93,23 @@ pub(super) fn open(config: &Config, spec: &ChainSpec, data_dir: &Path) -> Result
     }
     let settings = startup::log_settings(config);
     let mut client = ReadBack::new(config, spec, data_dir, &reader, &state)?;
+    // Blocks behind our newest are executed over witnesses that the client makes of the states before.
+    keeps(&mut client.client, Needs { oldest: reader.latest_number().unwrap_or(0), nodes_by_hash: false })?;
+    let mut scanned = startup::adopted(config, spec, data_dir, settings, scanned, &mut storage, &reader)?;
     if let Some(to_block) = client.read_back(scanned.as_ref(), &mut writer)? {
         scanned = Some(take_back(config, &journal_dir, scanned, &mut storage, to_block)?);
     }
     let history = read_history(scanned.as_ref())?;
-    let (log, start, sequence) =
+    let (log, mut start, sequence) =
         resume(config, scanned.as_ref(), history.as_ref(), &mut storage, &mut writer, &reader)?;
+    start.given = begun.map(given).transpose()?;
     let void = history.as_ref().map_or_else(Vec::new, startup::void_blocks);
     let sealed = history.as_ref().map_or_else(Vec::new, History::sealed_blocks);
     drop(scanned);
-    // Blocks behind our newest are executed over witnesses that the client makes of the states before.
-    keeps(&mut client.client, Needs { oldest: reader.latest_number().unwrap_or(0), nodes_by_hash: false })?;
-    let mut scanned = startup::adopted(config, spec, data_dir, settings, scanned, &mut storage, &reader)?;
     let log = startup::make_room(log, &mut storage)?;
     super::imported::remove(data_dir).map_err(LaunchError::Imported)?;
+    // There is no state to execute a block of the journal on, and the client may lose it at the same time.
+    writer.show_synced();
     Ok(Opened {
         recent: recent(spec, &reader, &state)?,
         world: World::new(state),
@@ -111,24 +123,12 @@ pub(super) fn open(config: &Config, spec: &ChainSpec, data_dir: &Path) -> Result
         start,
         sequence,
         void,
-    // There is no state to execute a block of the journal on, and the client may lose it at the same time.
-    writer.show_synced();
         sealed,
         data_dir: data_dir.to_owned(),
         temporary_dir: None,
     })
 }
 
-fn read_history(scanned: Option<&Scan<SlotBytes>>) -> Result<Option<History>, LaunchError> {
-    Ok(scanned.map(|scanned| History::read(scanned.records())).transpose()?)
-}
-
-/// The log behind what was read, what is pooled, and the newest sequence.
-fn resume(
-    config: &Config,
-    scanned: Option<&Scan<SlotBytes>>,
-    history: Option<&History>,
-    storage: &mut FileStorage,
 /// Refuses a client that does not keep what is needed. `Ok(false)`: it does not answer, and is asked before the first block is built.
 fn keeps(client: &mut BlockingClient, needs: Needs) -> Result<bool, ArchiveFault> {
     match client.check_archive(needs) {
@@ -141,6 +141,16 @@ fn keeps(client: &mut BlockingClient, needs: Needs) -> Result<bool, ArchiveFault
     }
 }
 
+fn read_history(scanned: Option<&Scan<SlotBytes>>) -> Result<Option<History>, LaunchError> {
+    Ok(scanned.map(|scanned| History::read(scanned.records())).transpose()?)
+}
+
+/// The log behind what was read, what is pooled, and the newest sequence.
+fn resume(
+    config: &Config,
+    scanned: Option<&Scan<SlotBytes>>,
+    history: Option<&History>,
+    storage: &mut FileStorage,
     writer: &mut ChainWriter,
     reader: &ChainReader,
 ) -> Result<(Log, Start, Sequence), LaunchError> {
@@ -245,7 +255,7 @@ impl<'a> ReadBack<'a> {
         let txs = transactions.iter().zip(executed.receipts).zip(accepted).map(|((tx, receipt), accepted_unix_ns)| {
             ExecutedTx {
                 raw: &tx.raw,
-                hash: crate::codec::transaction::tx_hash(&tx.raw),
+                hash: tx_hash(&tx.raw),
                 sender: tx.sender,
                 success: receipt.success,
                 gas_used: receipt.gas_used,
@@ -259,6 +269,46 @@ impl<'a> ReadBack<'a> {
         let memory = BlockMemory::new(1, limits::BLOCK_BODY_BYTES_MAX);
         assemble(parts, txs, &memory).map_err(|(index, error)| refused(format!("transaction {index}: {error}")))
     }
+}
+
+/// Puts blocks that L1 proves in the place of ours, after the journal has them: strict re-execution has made every field of them, so neither a state nor the
+/// client is needed. What a crash leaves out the next start takes back from the journal, and L1 gives it again.
+pub(super) fn adopt(config: &Config, data_dir: &Path, replacement: &Replacement) -> Result<(), LaunchError> {
+    let (mut writer, reader) = ChainWriter::open(&data_dir.join("chain"), startup::chain_limits(config))?;
+    if reader.latest_number().is_some_and(|tip| tip > replacement.to_block) {
+        writer.truncate_to(replacement.to_block)?;
+    }
+    for block in &replacement.blocks {
+        let number = block.header.number;
+        let decoded = StatelessBlock::decode(&block.rlp);
+        let decoded = decoded.map_err(|error| LaunchError::DerivedBlock { number, what: error.to_string() })?;
+        let record = ExecutedRecord {
+            header: &block.header,
+            hash: block.hash,
+            txs: &decoded.transactions,
+            withdrawals: &decoded.withdrawals,
+            receipts: &block.receipts,
+            requests: &block.requests,
+        };
+        append_executed(&mut writer, &record)?;
+    }
+    Ok(writer.sync()?)
+}
+
+/// What the client is asked for, where L1 has the beginning of a block: exactly that, and then its end.
+fn given(begun: OpenBody) -> Result<GivenBlock, LaunchError> {
+    let OpenBody { context, transactions } = begun;
+    let number = context.number;
+    let (mut txs, mut next_nonces) = (Vec::with_capacity(transactions.len()), Vec::with_capacity(transactions.len()));
+    for (index, raw) in transactions.into_iter().enumerate() {
+        let fault = |what: String| LaunchError::AdoptionTransaction { number, index, what };
+        let PreparedTx { raw, decoded, sender, authorities } =
+            PreparedTx::recover(raw).map_err(|error| fault(error.to_string()))?;
+        next_nonces.push((sender, decoded.fields.nonce + 1));
+        txs.push(BuildTx { hash: tx_hash(&raw), raw, sender, authorities });
+    }
+    tracing::info!(number, txs = txs.len(), "L1 has the beginning of a block: the execution client is asked for it");
+    Ok(GivenBlock { request: BuildRequest { context, transactions: txs, is_given: true }, next_nonces })
 }
 
 /// When the transactions of a block were accepted, by their places.
@@ -356,6 +406,12 @@ pub(super) fn spawn_core(
 ) -> Result<(Vec<Worker>, Option<TemporaryDir>), LaunchError> {
     let secret = super::control::secret(config, &opened.data_dir)?;
     let evidence = Evidence::new(&opened.data_dir);
+    let plain = BlockingSettings::reads(&config.execution, secret.clone());
+    let needs = Needs {
+        oldest: shared.settlement.view().finalized.min(opened.latest().header.number),
+        nodes_by_hash: super::settlement::posts(config),
+    };
+    let is_kept = keeps(&mut BlockingClient::new(plain.clone()).map_err(LaunchError::AdoptionRuntime)?, needs)?;
     let Opened { writer, reader, recent, journal, start, sequence, temporary_dir, .. } = opened;
     let (log, storage) = journal.expect("who does not follow has a journal");
     let (journal, mut workers) = spawn_journal(log, storage, sequence, &bells.builder, shared, cores)?;
@@ -383,6 +439,7 @@ pub(super) fn spawn_core(
         chain: reader,
         evidence,
         cut_limits: (config.l1.mode != L1Mode::Off).then(|| super::settlement::cut_limits(config)),
+        needs: (!is_kept).then_some(needs),
         wait: BUILD_WAIT,
         shared: Arc::clone(shared),
     };
@@ -405,12 +462,6 @@ pub(super) fn spawn_core(
     workers.push(spawn("builder", placement, move || run_builder(&config, spec, seat, recent, sequence, slabs))?);
     Ok((workers, temporary_dir))
 }
-    let plain = BlockingSettings::reads(&config.execution, secret.clone());
-    let needs = Needs {
-        oldest: shared.settlement.view().finalized.min(opened.latest().header.number),
-        nodes_by_hash: super::settlement::posts(config),
-    };
-    let is_kept = keeps(&mut BlockingClient::new(plain.clone()).map_err(LaunchError::AdoptionRuntime)?, needs)?;
 
 /// The pool is made on the builder's own thread, which it never leaves.
 fn run_builder(
@@ -439,4 +490,3 @@ fn run_builder(
     }
     driver::run(seat, core).map_err(|error| error.to_string())
 }
-        needs: (!is_kept).then_some(needs),

@@ -72,10 +72,8 @@ pub enum LaunchError {
     DelegatedBlock { number: u64, what: String },
     #[error(transparent)]
     DelegatedArchive(#[from] crate::engine_api::archive::ArchiveFault),
-    #[error(
-        "L1 has a block {number} that this process did not make, and in `delegated` there is no state to take it over with: stop who else posts with this key, or start with execution.mode = `verified` and an empty data directory"
-    )]
-    DelegatedReplacement { number: u64 },
+    #[error("adopted block {number} of L1: {what}")]
+    DerivedBlock { number: u64, what: String },
     #[error("adopting the execution client's blocks: it has no block {number} any more")]
     AdoptionGone { number: u64 },
     #[error("l1.mode is not off, and the genesis has no config.nativeRollup: it says which L1 the chain settles on")]

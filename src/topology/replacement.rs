@@ -2,7 +2,7 @@
 //!
 //! The process stops, the journal is written as `sequencer journal rollback` writes it, the other blocks follow as if they had been built
 //! here, and the process starts again over the same directory. So there is one path that changes history, and it is the one of every
-//! start: replay, which reaches the same hashes or refuses. What was in the blocks is pooled again.
+//! start: replay, which reaches the same hashes or refuses; where there is no state to replay on (`delegated`), strict re-execution has done it. What was in the blocks is pooled again.
 
 use std::io::Write as _;
 use std::path::Path;
@@ -20,7 +20,8 @@ use crate::journal::scan::scan;
 use crate::journal::storage::Storage;
 use crate::primitives::{Bytes, Sequence};
 use crate::runtime::clock;
-use crate::topology::{LaunchError, adoption, startup};
+use crate::settlement::strict::DerivedBlock;
+use crate::topology::{LaunchError, adoption, delegated, startup};
 
 /// What is to happen to the newest blocks.
 #[derive(Debug)]
@@ -29,7 +30,7 @@ pub struct Replacement {
     pub to_block: u64,
     pub cause: RollbackCause,
     /// Ascending from the block after; empty when the blocks above are only taken back.
-    pub blocks: Vec<RemoteBody>,
+    pub blocks: Vec<DerivedBlock>,
     /// The beginning of the block behind them, which L1 has: the next process goes on with it.
     pub open: Option<OpenBody>,
 }
@@ -52,11 +53,6 @@ pub fn carry_out(
     data_dir: &Path,
     replacement: &Replacement,
 ) -> Result<(), LaunchError> {
-    if config.execution.mode == ExecutionMode::Delegated
-        && !(replacement.blocks.is_empty() && replacement.open.is_none())
-    {
-        return Err(LaunchError::DelegatedReplacement { number: replacement.to_block + 1 });
-    }
     let dir = startup::journal_dir(config, data_dir);
     let mut storage = startup::open_journal(config, &dir)?;
     let settings = startup::log_settings(config);
@@ -65,7 +61,13 @@ pub fn carry_out(
     let mut keep = |plan: &Plan<'_>| {
         write_withdrawn(&dir, plan).map_err(|source| LaunchError::ChainFile { path: dir.clone(), source })
     };
-    write(&mut storage, settings, spec, replacement, begin, &mut keep, now_unix_ns)
+    write(&mut storage, settings, spec, replacement, begin, &mut keep, now_unix_ns)?;
+    drop(storage);
+    // Elsewhere the start executes them from the journal.
+    if config.execution.mode == ExecutionMode::Delegated && !replacement.blocks.is_empty() {
+        delegated::adopt(config, data_dir, replacement)?;
+    }
+    Ok(())
 }
 
 /// Writes it into any journal. `begin` makes an empty one; `keep` is told what is withdrawn before it is.
@@ -106,7 +108,7 @@ pub fn write<S: Storage>(
         log.append_durably(&bytes, storage, now_unix_ns)?;
     }
     for block in &replacement.blocks {
-        let records = adoption::records_of(block, spec, &mut sequence, now_unix_ns)?;
+        let records = adoption::records_of(&body_of(block), spec, &mut sequence, now_unix_ns)?;
         log.append_durably(&records, storage, now_unix_ns)?;
     }
     if let Some(OpenBody { context, transactions }) = &replacement.open {
@@ -115,7 +117,7 @@ pub fn write<S: Storage>(
         tracing::info!(number = context.number, txs = transactions.len(), "adopted the beginning of a block from L1");
     }
     if let Some(newest) = replacement.blocks.last() {
-        tracing::info!(from = replacement.to_block + 1, to = newest.number, "adopted blocks from L1");
+        tracing::info!(from = replacement.to_block + 1, to = newest.header.number, "adopted blocks from L1");
     }
     Ok(())
 }
@@ -129,4 +131,24 @@ pub fn write_withdrawn(dir: &Path, plan: &Plan<'_>) -> std::io::Result<()> {
     file.write_all(plan.file_text().as_bytes())?;
     file.sync_all()?;
     std::fs::File::open(dir)?.sync_all()
+}
+
+/// A derived block in the form in which blocks of others are adopted.
+fn body_of(block: &DerivedBlock) -> RemoteBody {
+    let header = &block.header;
+    RemoteBody {
+        number: header.number,
+        hash: block.hash,
+        parent_hash: header.parent_hash,
+        timestamp: header.timestamp,
+        base_fee_per_gas_wei: header.base_fee_per_gas.unwrap_or_default(),
+        prev_randao: header.mix_hash,
+        coinbase: header.beneficiary,
+        gas_limit: header.gas_limit,
+        extra_data: header.extra_data.clone(),
+        parent_beacon_block_root: header.parent_beacon_block_root.unwrap_or_default(),
+        state_root: header.state_root,
+        receipts_root: header.receipts_root,
+        transactions: block.transactions(),
+    }
 }

@@ -32,6 +32,7 @@ use crate::state::Store;
 use crate::state::files::file_disk::FileDisk;
 use crate::state::files::recovery::StateSettings;
 use crate::topology::cores::{NICE_CLOSING, processor_count};
+use crate::topology::replacement::OpenBody;
 use crate::topology::{LaunchError, adoption, imported};
 
 /// How long a start after a replacement waits for its port.
@@ -40,6 +41,14 @@ const PORT_POLL: Duration = Duration::from_millis(50);
 
 /// A directory that lives as long as the process means it to.
 pub struct TemporaryDir(PathBuf);
+
+/// What a start has from the one before in the same process.
+#[derive(Default)]
+pub struct Kept {
+    pub temporary_dir: Option<TemporaryDir>,
+    /// The beginning of the next block, which the execution client has to go on with (`delegated`).
+    pub open: Option<OpenBody>,
+}
 
 impl Drop for TemporaryDir {
     fn drop(&mut self) {
@@ -136,8 +145,8 @@ fn check_chain_file(spec: &ChainSpec, data_dir: &Path) -> Result<(), LaunchError
 ///
 /// # Errors
 /// What speaks against it.
-pub fn open(config: &Config, spec: &ChainSpec, kept: Option<TemporaryDir>) -> Result<Opened, LaunchError> {
-    let (data_dir, temporary_dir) = match kept {
+pub fn open(config: &Config, spec: &ChainSpec, kept: Kept) -> Result<Opened, LaunchError> {
+    let (data_dir, temporary_dir) = match kept.temporary_dir {
         Some(kept) => (kept.0.clone(), Some(kept)),
         None => data_dir(config)?,
     };
@@ -147,7 +156,7 @@ pub fn open(config: &Config, spec: &ChainSpec, kept: Option<TemporaryDir>) -> Re
         open_followed(config, spec, &data_dir)?
     } else {
         let opened = match config.execution.mode {
-            ExecutionMode::Delegated => super::delegated::open(config, spec, &data_dir)?,
+            ExecutionMode::Delegated => super::delegated::open(config, spec, &data_dir, kept.open)?,
             _ => open_chain(config, spec, &data_dir)?,
         };
         check_clock(config, opened.latest().header.timestamp)?;

@@ -11,6 +11,7 @@ use native_sequencer::primitives::{Address, Fork};
 use native_sequencer::rpc::Settings;
 use native_sequencer::testing::signing::TestKey;
 use native_sequencer::topology::levers::Levers;
+use native_sequencer::topology::startup::Kept;
 use native_sequencer::topology::{Running, launch};
 
 const CHAIN_ID: u64 = 61_972;
@@ -41,7 +42,7 @@ fn start(flags: &[(&str, &str)]) -> Running {
         priority_fee_min_wei: 1,
     };
     let levers = Levers::new(&config, u64::MAX, Arc::new(|_| Ok(())));
-    launch(&config, &spec, &settings, &levers, None).expect("started")
+    launch(&config, &spec, &settings, &levers, Kept::default()).expect("started")
 }
 
 fn connect(running: &Running) -> TcpStream {

@@ -26,7 +26,7 @@ use crate::limits;
 use crate::mempool::{AccountView, Counts, Invalid, Mempool, Readiness, Removed, TxId};
 use crate::messages::{
     AccountAnswer, BuildAnswer, BuildRequest, BuildTx, BuilderAnswer, BuilderRead, BuilderReply, ChainMessage,
-    IngressMessage, LiveStatus, PooledTx, Refusal,
+    GivenBlock, IngressMessage, LiveStatus, PooledTx, Refusal,
 };
 use crate::primitives::{Address, Bytes, Fork, ReplyToken, Sequence, ShardId, U256};
 use crate::runtime::slab::SlabReader;
@@ -84,6 +84,8 @@ pub struct DelegatedCore {
     phase: Phase,
     sequence: Sequence,
     views: Views,
+    /// What is built before anything else, as long as it stands on our newest block.
+    given: Option<GivenBlock>,
     /// Senders of restored transactions whose accounts are not known yet: nothing is built before.
     restoring: HashSet<Address, RandomState>,
     removed: Vec<Removed<Payload>>,
@@ -134,6 +136,7 @@ impl DelegatedCore {
             sequence,
             views: Views::new(parent.header.number),
             parent,
+            given: None,
             restoring: HashSet::default(),
             removed: Vec::with_capacity(64),
             waiters: Vec::new(),
@@ -159,6 +162,7 @@ impl DelegatedCore {
     /// # Errors
     /// A pool with less room than the journal holds.
     pub fn start(&mut self, start: Start, now: Now, asks: &mut Vec<Ask>) -> Result<(), StartError> {
+        self.given = start.given;
         let mut lowest: HashMap<Address, u64, RandomState> = HashMap::default();
         for tx in &start.pooled {
             let nonce = lowest.entry(tx.sender).or_insert(tx.fields.nonce);
@@ -308,7 +312,10 @@ impl DelegatedCore {
             self.carry(effects);
         }
         // What is held would wait for nothing.
-        let has_work = self.settings.execute && !self.is_held() && self.pool.best().is_some();
+        let parent_hash = self.parent.hash;
+        self.given.take_if(|given| given.request.context.parent_hash != parent_hash);
+        let is_wanted = self.given.is_some() || self.pool.best().is_some();
+        let has_work = self.settings.execute && !self.is_held() && is_wanted;
         self.wait_since(has_work, now);
         let may_build = self.may_build(room, effects);
         if let Some(until_ns) = self.drain_until_ns
@@ -382,22 +389,29 @@ impl DelegatedCore {
                 self.ready_since_ns = None;
                 self.take_block(*built, now, effects);
             }
+            // Strict re-execution has placed every one of them: it is the client that has to be looked at.
+            BuildAnswer::Refused { hash, reason } if self.given.is_some() => {
+                let why = format!("transaction {hash} of a block that L1 has begun: {reason}");
+                self.failed(why, now);
+            }
             BuildAnswer::Refused { hash, reason } => {
                 // The rest is asked for at once.
                 self.phase = Phase::Gathering { until_ns: now.monotonic_ns };
                 self.end_refused(&hash, &reason, now, effects);
             }
-            BuildAnswer::Failed { why } => {
-                // Said once: it is asked four times a second.
-                if self.trouble.as_ref() != Some(&why) {
-                    tracing::warn!(why, "the execution client has built no block");
-                }
-                self.trouble = Some(why);
-                self.retry_ns = now.monotonic_ns + BUILD_RETRY_NS;
-            }
+            BuildAnswer::Failed { why } => self.failed(why, now),
             // The cells say so too, and the next verdict tells.
             BuildAnswer::Contradicted { .. } => self.is_halted = true,
         }
+    }
+
+    fn failed(&mut self, why: String, now: Now) {
+        // Said once: it is asked four times a second.
+        if self.trouble.as_ref() != Some(&why) {
+            tracing::warn!(why, "the execution client has built no block");
+        }
+        self.trouble = Some(why);
+        self.retry_ns = now.monotonic_ns + BUILD_RETRY_NS;
     }
 
     // ---- what is asked ----------------------------------------------------------------------------------------------------------------
@@ -415,6 +429,12 @@ impl DelegatedCore {
     }
 
     fn ask_for_block(&mut self, now: Now, effects: &mut impl Effects, asks: &mut Vec<Ask>) -> NextTurn {
+        if let Some(GivenBlock { request, next_nonces }) = &self.given {
+            self.last_opened_ns = now.monotonic_ns;
+            self.phase = Phase::Building { next_nonces: next_nonces.iter().copied().collect() };
+            asks.push(Ask::Build(Box::new(request.clone())));
+            return NextTurn::OnMessage;
+        }
         let parent = &self.parent.header;
         let timestamp = match next_timestamp(parent.timestamp, now.unix_ns, self.settings.timestamp_lead_s) {
             Ok(timestamp) => timestamp,
@@ -465,7 +485,7 @@ impl DelegatedCore {
         };
         self.last_opened_ns = now.monotonic_ns;
         self.phase = Phase::Building { next_nonces };
-        asks.push(Ask::Build(Box::new(BuildRequest { context, transactions })));
+        asks.push(Ask::Build(Box::new(BuildRequest { context, transactions, is_given: false })));
         NextTurn::OnMessage
     }
 

@@ -12,6 +12,7 @@ use crate::builder::block::SealedBlock;
 use crate::builder::filler::BlockFiller;
 use crate::builder::world::WorldError;
 use crate::mempool::{Conditions, EndState, GasNeeds, Removed, RestoreError, Submission};
+use crate::messages::GivenBlock;
 use crate::primitives::{Address, B256, Sequence, ShardId, TxFields};
 
 /// What the journal says was under way.
@@ -22,6 +23,8 @@ pub struct Start {
     /// The newest block, where the journal holds its end and not its hash.
     pub unrecorded: Option<SealedBlock>,
     pub open: Option<OpenStart>,
+    /// What the execution client is to build first (`delegated`).
+    pub given: Option<GivenBlock>,
 }
 
 /// The block that was open, executed again up to its last place.
@@ -71,7 +74,7 @@ impl Core {
     /// # Errors
     /// A pool with less room than the journal holds; a state that cannot be read.
     pub fn start(&mut self, start: Start, now: Now, effects: &mut impl Effects) -> Result<(), StartError> {
-        let Start { pooled, unrecorded, open } = start;
+        let Start { pooled, unrecorded, open, given: _ } = start;
         if let Some(sealed) = unrecorded {
             self.phase = Phase::Sealing(Arc::clone(&sealed.block));
             self.on_sealed(sealed, effects);

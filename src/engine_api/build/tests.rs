@@ -29,7 +29,7 @@ fn request(count: u8) -> BuildRequest {
         sender: Address::repeat_byte(byte),
         authorities: Vec::new(),
     };
-    BuildRequest { context, transactions: (1..=count).map(tx).collect() }
+    BuildRequest { context, transactions: (1..=count).map(tx).collect(), is_given: false }
 }
 
 /// What the client would build of these transactions: an empty block's header fields, with its real hash.
@@ -264,4 +264,39 @@ fn a_verdict_on_its_own_block_counts_only_when_it_fits() {
     assert!(accused.starts_with("block ") && accused.ends_with("which it built: bad root"), "{accused}");
     assert!(check(json!({"status": "SYNCING", "latestValidHash": null})).starts_with("Failed"));
     assert!(check(json!({"status": "VALID", "latestValidHash": B256::repeat_byte(5)})).starts_with("Failed"));
+}
+
+#[test]
+fn a_block_that_l1_has_begun_is_built_as_that_or_not_at_all() {
+    let given = |gas_limit, extra: &'static [u8]| {
+        let BuildRequest { context, transactions, .. } = request(2);
+        let context = BlockContext { gas_limit, extra_data: Bytes::from_static(extra), ..context };
+        BuildRequest { context, transactions, is_given: true }
+    };
+    let end = |request, offers| {
+        let mut build = Build::new(request, offers);
+        let client = |method, params: &Value| match method {
+            Method::BuildBlock => {
+                Ok(envelope(&serde_json::from_value::<Vec<Bytes>>(params[2].clone()).expect("data"), 77))
+            }
+            _ => {
+                let hash = &params[0]["blockHash"];
+                Ok(json!({"status": "VALID", "latestValidHash": hash, "validationError": null, "witness": "0xc0"}))
+            }
+        };
+        match run(&mut build, client).1 {
+            Step::Validate(checked) => format!("validate, foreign: {}", checked.has_foreign),
+            Step::Finish(BuildAnswer::Failed { why }) => why,
+            other => panic!("{other:?}"),
+        }
+    };
+    let offers = Offers::default();
+    assert_eq!(end(given(30_000_000, b""), offers), "validate, foreign: true");
+    assert_eq!(end(request(2), offers), "validate, foreign: false");
+    let other = "it built another block than was asked for: ";
+    let limit = format!("{other}gas limit (--miner.gaslimit) 30000000, asked for 29999999");
+    assert_eq!(end(given(29_999_999, b""), offers), limit);
+    assert_eq!(end(given(30_000_000, b"a"), offers), format!("{other}extra data 0x, asked for 0x61"));
+    let by_pool = end(given(30_000_000, b""), Offers { by_list: false, ..offers });
+    assert!(by_pool.starts_with("block 9: L1 has the beginning of it, and only testing_buildBlockV1"), "{by_pool}");
 }

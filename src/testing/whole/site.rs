@@ -30,7 +30,7 @@ use crate::settlement::Origin;
 use crate::settlement::cells::SettlementView;
 use crate::settlement::conductor::{Conductor, ConductorSettings, Event, PostingSettings, Replace};
 use crate::settlement::driver::sender::{self, Answer, Outgoing};
-use crate::settlement::driver::{body_of, follow, open_body_of};
+use crate::settlement::driver::{follow, open_body_of};
 use crate::settlement::jobs::{Job, witness_of};
 use crate::settlement::ledger::{Entry, Ledger};
 use crate::settlement::packer::PackerSettings;
@@ -418,7 +418,6 @@ impl Site {
         let open = open.map(|part| open_body_of(*part));
         self.begun += u64::from(open.is_some());
         let cause = cause.ok_or("a replacement without a cause")?;
-        let blocks = blocks.iter().map(body_of).collect();
         if self.machine.replace(&Replacement { to_block, cause, blocks, open })? {
             self.start()?;
         }

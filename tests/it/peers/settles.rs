@@ -548,7 +548,7 @@ fn a_restored_backup_adopts_what_l1_has() {
     node.stop();
 }
 
-fn copy(from: &Path, to: &Path) {
+pub fn copy(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).expect("a writable folder");
     for entry in std::fs::read_dir(from).expect("a readable folder") {
         let entry = entry.expect("an entry");

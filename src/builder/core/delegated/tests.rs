@@ -341,7 +341,7 @@ fn transactions_of_others_in_a_block_are_recorded_and_make_ours_stale() {
     let tx = PreparedTx::recover(raw.clone()).expect("it is signed");
     let foreign =
         BuildTx { hash: crate::codec::transaction::tx_hash(&raw), raw, sender: tx.sender, authorities: Vec::new() };
-    let replaced = BuildRequest { context: request.context, transactions: vec![foreign] };
+    let replaced = BuildRequest { context: request.context, transactions: vec![foreign], is_given: false };
     let built = BuiltBlock { has_foreign: true, ..bench.built(&replaced) };
     bench.records();
     bench.said();
@@ -377,6 +377,62 @@ fn what_was_pooled_waits_until_the_client_has_said_how_its_senders_are() {
     bench.turn();
     assert_eq!(bench.answer_accounts(4), 1);
     assert_eq!(bench.request().transactions.len(), 1);
+}
+
+/// L1 has the beginning of block 1: a transaction that nobody here has seen, and one that is pooled.
+#[test]
+fn a_block_that_l1_has_begun_is_asked_for_before_anything_else() {
+    let mut bench = bench();
+    let stranger = bench.keys[2].transfer(bench.maker.spec.chain_id, 0, TO, 1);
+    let known = bench.keys[0].transfer(bench.maker.spec.chain_id, 0, TO, 1);
+    let prepared = [stranger, known].map(|raw| PreparedTx::recover(raw.into()).expect("it is signed"));
+    let context = BlockContext {
+        number: 1,
+        parent_hash: bench.core.parent.hash,
+        timestamp: bench.core.parent.header.timestamp + 3,
+        base_fee_per_gas_wei: next_base_fee_wei(&bench.core.parent.header),
+        prev_randao: B256::ZERO,
+        coinbase: TO,
+        gas_limit: bench.core.parent.header.gas_limit - 1,
+        extra_data: Bytes::from_static(b"theirs"),
+        parent_beacon_block_root: B256::ZERO,
+        fork: Fork::Osaka,
+    };
+    let transactions = prepared.each_ref().map(|tx| BuildTx {
+        hash: crate::codec::transaction::tx_hash(&tx.raw),
+        raw: tx.raw.clone(),
+        sender: tx.sender,
+        authorities: Vec::new(),
+    });
+    let next_nonces = prepared.iter().map(|tx| (tx.sender, tx.decoded.fields.nonce + 1)).collect();
+    let request = BuildRequest { context: context.clone(), transactions: transactions.to_vec(), is_given: true };
+    let given = Some(GivenBlock { request, next_nonces });
+    bench.core.start(Start { given, ..Start::default() }, bench.now, &mut bench.asks).expect("there is room");
+    let pooled = [bench.submit(0, 0, SubmitWait::Admission), bench.submit(1, 0, SubmitWait::Admission)];
+    bench.answer_accounts(0);
+    let asked = bench.request();
+    let hashes = |request: &BuildRequest| request.transactions.iter().map(|tx| tx.hash).collect::<Vec<_>>();
+    assert!(asked.is_given && asked.context == context);
+    assert_eq!(hashes(&asked), [transactions[0].hash, pooled[0]]);
+    // Whatever the client says of it, it stays what is wanted.
+    let refused = BuildAnswer::Refused { hash: pooled[0], reason: "nonce too low".to_owned() };
+    bench.core.on_build(refused, bench.now, &mut bench.effects);
+    assert!(bench.core.trouble().is_some_and(|why| why.contains("that L1 has begun: nonce too low")));
+    bench.now.monotonic_ns += S;
+    bench.turn();
+    bench.now.monotonic_ns += 2 * S;
+    bench.turn();
+    let Some(Ask::Build(again)) = bench.asks.pop() else { panic!("it is asked for again") };
+    assert_eq!(hashes(&again), hashes(&asked));
+    bench.said();
+    bench.records();
+    let built = BuiltBlock { has_foreign: true, ..bench.built(&again) };
+    bench.take(built);
+    assert_eq!(bench.records(), "aoppxs");
+    bench.verdict(1);
+    bench.answer_accounts(0);
+    let next = bench.request();
+    assert_eq!((hashes(&next), next.is_given), (vec![pooled[1]], false));
 }
 
 #[test]
