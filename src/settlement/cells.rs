@@ -1,4 +1,4 @@
-//! What settlement tells the rest of the process: cells, written by the `l1` thread alone, two by the `settle` thread.
+//! What settlement tells the rest of the process: cells, written by the `l1` thread alone, three by the `settle` thread.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
