@@ -118,7 +118,7 @@ impl<R: StateReader> World<R> {
         world
     }
 
-    /// A world that lives for a block or a few and forgets nothing, with room for as many accounts as they are expected to touch.
+    /// A world that lives for a block or a few and forgets no account and no slot, with room for as many accounts as they are expected to touch.
     #[must_use]
     pub fn with_room(snapshot: R, account_count: usize) -> Self {
         Self {
