@@ -20,11 +20,16 @@ pub struct BlockingSettings {
 }
 
 impl BlockingSettings {
+    /// `secret`: where the port asks for a token; `limit`: the time of each question.
+    #[must_use]
+    pub fn new(endpoint: Endpoint, secret: Option<Secret>, limit: Duration) -> Self {
+        Self { endpoint, secret, limit }
+    }
+
     /// The authenticated port.
     #[must_use]
     pub fn engine(config: &ExecutionConfig, secret: Secret) -> Self {
-        let limit = Duration::from_nanos(config.read.timeout_ns);
-        Self { endpoint: config.engine.clone(), secret: Some(secret), limit }
+        Self::new(config.engine.clone(), Some(secret), Duration::from_nanos(config.read.timeout_ns))
     }
 
     /// The plain JSON-RPC port where there is one, else the authenticated one.

@@ -6,6 +6,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde_json::Value;
+
 use crate::builder::block_execution::{PrepareError, PreparedTx};
 use crate::chain::ChainReader;
 use crate::codec::transaction;
@@ -17,6 +19,7 @@ use crate::engine_api::build::{Build, Checked, Offers, Step, WitnessSource};
 use crate::engine_api::envelope::Envelope;
 use crate::engine_api::files::Evidence;
 use crate::engine_api::payload::{PayloadParts, new_payload_params};
+use crate::engine_api::types::{CallError, Method};
 use crate::limits;
 use crate::messages::{BuildAnswer, BuildRequest, BuildTx, BuiltBlock, BuiltTx};
 use crate::primitives::{B256, Bytes};
@@ -57,6 +60,7 @@ pub fn run(seat: BuildSeat) -> Result<(), String> {
     let client = Client {
         engine: BlockingClient::new(seat.engine.clone()).map_err(text)?,
         plain: BlockingClient::new(seat.plain.clone()).map_err(text)?,
+        is_silent: false,
     };
     seat.doorbell.adopt_current_thread();
     let mut thread = BuildThread { seat, client, offers: Offers::default() };
@@ -78,6 +82,31 @@ pub fn run(seat: BuildSeat) -> Result<(), String> {
 struct Client {
     engine: BlockingClient,
     plain: BlockingClient,
+    /// A question had no answer in time, and none was answered since.
+    is_silent: bool,
+}
+
+impl Client {
+    fn ask(&mut self, method: Method, params: Vec<u8>) -> Result<Value, CallError> {
+        let port = if method.is_engine() { &mut self.engine } else { &mut self.plain };
+        let answer = port.ask(method, params);
+        self.is_silent |= matches!(answer, Err(CallError::TimedOut { .. }));
+        answer
+    }
+
+    /// Where a question had no answer, a cheap one comes first: a client that stands still keeps in its sockets whatever it is asked, and a
+    /// block of each of these lists would be built before the one that is waited for.
+    ///
+    /// # Errors
+    /// That of the port which is still silent.
+    fn check_awake(&mut self) -> Result<(), CallError> {
+        if self.is_silent {
+            self.plain.ask(Method::Proxied("eth_chainId"), b"[]".to_vec())?;
+            self.engine.ask(Method::Proxied("eth_chainId"), b"[]".to_vec())?;
+            self.is_silent = false;
+        }
+        Ok(())
+    }
 }
 
 struct BuildThread {
@@ -95,13 +124,15 @@ impl BuildThread {
             }
             self.seat.needs = None;
         }
+        if let Err(error) = self.client.check_awake() {
+            return Ok(BuildAnswer::Failed { why: error.to_string() });
+        }
         let mut build = Build::new(request, self.offers);
         let mut step = build.step();
         let answer = loop {
             step = match step {
                 Step::Ask { method, params } => {
-                    let port = if method.is_engine() { &mut self.client.engine } else { &mut self.client.plain };
-                    let answer = port.ask(method, params);
+                    let answer = self.client.ask(method, params);
                     build.answered(answer)
                 }
                 Step::Wait => {
@@ -267,7 +298,80 @@ fn prepare(raw: Bytes, known: Option<&BuildTx>) -> Result<PreparedTx, PrepareErr
 /// In words.
 pub fn witness_of(client: &mut BlockingClient, hash: &B256) -> Result<WitnessSource, String> {
     let params = format!(r#"["{hash}"]"#).into_bytes();
-    let answer = client.ask(crate::engine_api::types::Method::ExecutionWitness, params);
+    let answer = client.ask(Method::ExecutionWitness, params);
     let answer = answer.map_err(|error| error.to_string())?;
     crate::engine_api::build::read_witness(&answer).ok_or_else(|| "not the shape of a witness".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead, BufReader, Read, Write};
+    use std::net::TcpListener;
+    use std::sync::mpsc;
+
+    use super::*;
+    use crate::config::execution::Endpoint;
+
+    /// Listens on one port; tells the name of each method that it is asked, and answers `false` while `speaks`.
+    fn client(speaks: &'static std::sync::atomic::AtomicBool) -> (Client, mpsc::Receiver<String>) {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let port = listener.local_addr().expect("bound").port();
+        let (asked, names) = mpsc::channel();
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let (mut stream, asked) = (stream.expect("accepted"), asked.clone());
+                std::thread::spawn(move || {
+                    let mut reader = BufReader::new(stream.try_clone().expect("a second handle"));
+                    let mut length = 0;
+                    let mut line = String::new();
+                    while reader.read_line(&mut line).is_ok_and(|bytes| bytes > 0) {
+                        let text = line.trim().to_ascii_lowercase();
+                        line.clear();
+                        if let Some(bytes) = text.strip_prefix("content-length: ") {
+                            length = bytes.parse().expect("a length");
+                        }
+                        if !text.is_empty() {
+                            continue;
+                        }
+                        let mut body = vec![0; length];
+                        reader.read_exact(&mut body).expect("the body");
+                        let request: Value = serde_json::from_slice(&body).expect("JSON");
+                        let _ = asked.send(request["method"].as_str().expect("a name").to_owned());
+                        if speaks.load(std::sync::atomic::Ordering::SeqCst) {
+                            let reply = format!(r#"{{"jsonrpc":"2.0","id":{},"result":false}}"#, request["id"]);
+                            let _ = write!(stream, "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{reply}", reply.len());
+                        }
+                    }
+                });
+            }
+        });
+        let endpoint = Endpoint::Http { host: "127.0.0.1".to_owned(), port, path: "/".to_owned() };
+        let settings = BlockingSettings::new(endpoint, None, Duration::from_millis(300));
+        let port = || BlockingClient::new(settings.clone()).expect("a runtime");
+        (Client { engine: port(), plain: port(), is_silent: false }, names)
+    }
+
+    #[test]
+    fn a_silent_client_is_asked_a_cheap_question_first() {
+        use std::sync::atomic::{AtomicBool, Ordering};
+        static SPEAKS: AtomicBool = AtomicBool::new(false);
+        let (mut client, names) = client(&SPEAKS);
+        let names = || names.try_iter().collect::<Vec<String>>();
+        client.check_awake().expect("nothing was asked, so nobody is silent");
+        assert_eq!(names(), [""; 0]);
+
+        let error = client.ask(Method::BuildBlock, b"[]".to_vec()).expect_err("no answer");
+        assert_eq!(error.to_string(), "testing_buildBlockV1: no answer within 300 ms");
+        for _ in 0..2 {
+            let error = client.check_awake().expect_err("no answer");
+            assert_eq!(error.to_string(), "eth_chainId: no answer within 300 ms");
+        }
+        assert_eq!(names(), ["testing_buildBlockV1", "eth_chainId", "eth_chainId"]);
+
+        SPEAKS.store(true, Ordering::SeqCst);
+        client.check_awake().expect("both ports answer");
+        client.check_awake().expect("and are believed");
+        client.ask(Method::BuildBlock, b"[]".to_vec()).expect("an answer");
+        assert_eq!(names(), ["eth_chainId", "eth_chainId", "testing_buildBlockV1"]);
+    }
 }
