@@ -104,8 +104,10 @@ pub struct World<R = Snapshot> {
     diffs: Vec<StateDiff>,
     /// Hashes of the last 256 blocks, at `number % 256`.
     block_hashes: Box<[B256; 256]>,
-    /// Entries above which a cache is emptied between blocks.
+    /// Accounts, or slots, above which their cache is emptied between blocks.
     entries_max: usize,
+    /// The same for codes.
+    codes_max: usize,
 }
 
 impl<R: StateReader> World<R> {
@@ -115,10 +117,12 @@ impl<R: StateReader> World<R> {
         let mut world = Self::with_room(snapshot, limits::WORLD_ROOM);
         world.slots.reserve(limits::WORLD_ROOM);
         world.entries_max = limits::WORLD_ENTRIES_MAX;
+        world.codes_max = limits::WORLD_CODES_MAX;
         world
     }
 
-    /// A world that lives for a block or a few and forgets no account and no slot, with room for as many accounts as they are expected to touch.
+    /// A world that lives for a block or a few and forgets nothing, with room for as many accounts as they are expected to
+    /// touch: what one of its blocks deploys may be nowhere else when the next one calls it.
     #[must_use]
     pub fn with_room(snapshot: R, account_count: usize) -> Self {
         Self {
@@ -135,6 +139,7 @@ impl<R: StateReader> World<R> {
             diffs: Vec::with_capacity(64),
             block_hashes: Box::new([B256::ZERO; 256]),
             entries_max: usize::MAX,
+            codes_max: usize::MAX,
         }
     }
 
@@ -155,7 +160,7 @@ impl<R: StateReader> World<R> {
         if self.slots.len() > self.entries_max {
             self.slots.clear();
         }
-        if self.codes.len() > limits::WORLD_CODES_MAX {
+        if self.codes.len() > self.codes_max {
             self.codes.clear();
         }
     }

@@ -97,3 +97,31 @@ fn peeking_does_not_grow_the_cache() {
     world.account(CONTRACT).expect("readable");
     assert_eq!(world.accounts.len(), 1);
 }
+
+/// Deploys `WORLD_CODES_MAX + 1` codes in block 1, ends it, and asks for the first one in block 2 while the state below has none of them.
+fn first_code_later<R: StateReader>(world: &mut World<R>) -> Result<Bytecode, WorldError> {
+    let count = u64::try_from(limits::WORLD_CODES_MAX).expect("small") + 1;
+    let codes: Vec<_> = (0..count).map(|index| Bytecode::new_raw(index.to_be_bytes().to_vec().into())).collect();
+    for (index, code) in (0..).zip(&codes) {
+        let mut account = EvmAccount::default();
+        account.info.code_hash = code.hash_slow();
+        account.info.code = Some(code.clone());
+        account.mark_touch();
+        account.mark_created();
+        world.commit([(Address::from_word(U256::from(0x1_0000 + index).into()), account)].into_iter().collect());
+    }
+    world.take_changes();
+    world.begin_block(2);
+    world.code_by_hash(codes[0].hash_slow())
+}
+
+#[test]
+fn only_a_lasting_world_forgets_codes() {
+    let (mut lasting, _store) = world();
+    let mut brief = World::with_room(lasting.snapshot.clone(), 1);
+    brief.begin_block(1);
+    let code = first_code_later(&mut brief).expect("it was deployed here");
+    assert_eq!(code.original_byte_slice(), 0u64.to_be_bytes());
+    let error = first_code_later(&mut lasting).expect_err("its state was to have it by now");
+    assert!(matches!(error, WorldError::CodeMissing(_)), "{error}");
+}
