@@ -29,6 +29,8 @@ pub fn run(
 ) -> Result<(), ChainError> {
     doorbell.adopt_current_thread();
     let mut recorder = Recorder::default();
+    // Memory like that of this block is prepared when nothing else waits: by then the block that left for it has given its own back.
+    let mut newest: Option<Arc<SealedBlock>> = None;
     loop {
         match inbox.pop() {
             Some(ChainMessage::Sealed(sealed)) => {
@@ -42,7 +44,7 @@ pub fn run(
                 processed(sealed.sequence, shared);
                 shared.execution.bell.ring();
                 shared.settlement.bell.ring();
-                shared.block_memory.prepare_like(&sealed.block, limits::BLOCK_MEMORY_BLOCKS);
+                newest = Some(sealed);
             }
             Some(ChainMessage::Forget(block)) => drop(block),
             Some(ChainMessage::Ended { hash, accepted_unix_ns, ended_unix_ns, end, gate }) => {
@@ -59,7 +61,10 @@ pub fn run(
                 say_synced(shared.chain_processed.load(Ordering::Relaxed), shared);
                 return Ok(());
             }
-            None => doorbell.park(Some(Duration::from_nanos(limits::PARK_NS_MAX)), || !inbox.is_empty()),
+            None => match newest.take() {
+                Some(sealed) => shared.block_memory.prepare_like(&sealed.block, limits::BLOCK_MEMORY_BLOCKS),
+                None => doorbell.park(Some(Duration::from_nanos(limits::PARK_NS_MAX)), || !inbox.is_empty()),
+            },
         }
     }
 }

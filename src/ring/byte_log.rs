@@ -1,15 +1,15 @@
 #![allow(unsafe_code, reason = "bytes are written once by the only writer and read below a published length")]
 //! An append-only run of bytes, contiguous, of fixed capacity, that one thread writes and any thread reads without locks.
 //!
-//! The capacity is reserved, not touched: a block that stays small costs the pages it fills. A log made from a [`ByteStock`] gives its
-//! memory back to it, so that its successor writes to pages that the kernel has given already.
+//! The capacity is reserved, not touched: a block that stays small costs the pages it fills. For that each log is a mapping of its own: the
+//! allocator's memory of the same size may hold pages of whoever had it before, up to the whole capacity. A log made from a [`ByteStock`]
+//! gives its memory back to it, so that its successor writes to pages that the kernel has given already.
 
-use std::cell::UnsafeCell;
-use std::mem::MaybeUninit;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crossbeam::queue::ArrayQueue;
+use memmap2::{MmapMut, MmapRaw};
 
 use crate::primitives::Span;
 
@@ -23,7 +23,7 @@ pub fn byte_log(capacity_bytes: usize) -> (ByteWriter, ByteReader) {
 }
 
 fn with_memory(memory: Memory, home: Option<Arc<ByteStock>>) -> (ByteWriter, ByteReader) {
-    let log = Arc::new(Log { len: AtomicUsize::new(0), memory, home });
+    let log = Arc::new(Log { len: AtomicUsize::new(0), memory: Some(memory), home });
     (ByteWriter { log: Arc::clone(&log), len: 0 }, ByteReader { log })
 }
 
@@ -61,41 +61,48 @@ impl ByteStock {
 }
 
 struct Memory {
-    bytes: Box<[UnsafeCell<MaybeUninit<u8>>]>,
+    map: MmapRaw,
+    /// That of the map is at least one byte.
+    capacity_bytes: usize,
     /// Bytes, from the first, whose pages have been written.
     touched_bytes: usize,
 }
 
 impl Memory {
+    /// # Panics
+    /// When the kernel has no address space left, as an allocator would end the process.
     fn new(capacity_bytes: usize) -> Self {
         assert!(u32::try_from(capacity_bytes).is_ok());
-        let uninit = Box::<[UnsafeCell<MaybeUninit<u8>>]>::new_uninit_slice(capacity_bytes);
-        // SAFETY: an `UnsafeCell<MaybeUninit<u8>>` needs no initialisation.
-        let bytes = unsafe { uninit.assume_init() };
-        Self { bytes, touched_bytes: 0 }
+        let map = MmapMut::map_anon(capacity_bytes).expect("address space for a block's bytes");
+        Self { map: map.into(), capacity_bytes, touched_bytes: 0 }
     }
 
     fn touch(&mut self, count: usize) {
-        let count = count.min(self.bytes.len());
-        let Some(cells) = self.bytes.get_mut(self.touched_bytes..count) else { return };
-        cells.fill_with(|| UnsafeCell::new(MaybeUninit::new(0)));
-        self.touched_bytes = count;
+        let count = count.min(self.capacity_bytes);
+        if let Some(missing) = count.checked_sub(self.touched_bytes) {
+            // SAFETY: `&mut self` and no log around it: nobody reads these bytes; they lie inside the map.
+            unsafe { self.map.as_mut_ptr().add(self.touched_bytes).write_bytes(0, missing) };
+            self.touched_bytes = count;
+        }
     }
 }
 
 struct Log {
     len: AtomicUsize,
-    memory: Memory,
+    /// `None` only while it is dropped.
+    memory: Option<Memory>,
     home: Option<Arc<ByteStock>>,
 }
 
-// SAFETY: bytes at and above `len` belong to the one writer, bytes below never change.
-unsafe impl Sync for Log {}
+impl Log {
+    fn memory(&self) -> &Memory {
+        self.memory.as_ref().expect("it is not dropped")
+    }
+}
 
 impl Drop for Log {
     fn drop(&mut self) {
-        if let Some(home) = self.home.take() {
-            let mut memory = std::mem::replace(&mut self.memory, Memory::new(0));
+        if let (Some(home), Some(mut memory)) = (self.home.take(), self.memory.take()) {
             memory.touched_bytes = memory.touched_bytes.max(*self.len.get_mut());
             drop(home.queue.push(memory));
         }
@@ -113,14 +120,16 @@ impl ByteWriter {
     pub fn push(&mut self, parts: &[&[u8]]) -> Option<Span> {
         let total: usize = parts.iter().map(|part| part.len()).sum();
         let start = self.len;
-        if total > self.log.memory.bytes.len() - start {
+        let memory = self.log.memory();
+        if total > memory.capacity_bytes - start {
             return None;
         }
         for part in parts {
-            let cells = &self.log.memory.bytes[self.len..self.len + part.len()];
-            // SAFETY: the cells at and above the published length are ours alone (`&mut self`, not `Clone`), `cells` is as long as
-            // `part`, and the two cannot overlap: `part` is a live shared slice, these cells have never been lent out.
-            unsafe { std::ptr::copy_nonoverlapping(part.as_ptr(), cells.as_ptr() as *mut u8, part.len()) };
+            // SAFETY: `len` + the rest of `total` is inside the map, as was just compared.
+            let to = unsafe { memory.map.as_mut_ptr().add(self.len) };
+            // SAFETY: the bytes at and above the published length are ours alone (`&mut self`, not `Clone`), and the two cannot overlap:
+            // `part` is a live shared slice, these bytes have never been lent out.
+            unsafe { std::ptr::copy_nonoverlapping(part.as_ptr(), to, part.len()) };
             self.len += part.len();
         }
         // ORDERING: Release publishes the bytes; pairs with the Acquire in `ByteReader::get`.
@@ -131,8 +140,8 @@ impl ByteWriter {
     /// Memory that the log takes at most: what was written or touched, in huge pages.
     #[must_use]
     pub fn held_bytes(&self) -> usize {
-        let memory = &self.log.memory;
-        memory.touched_bytes.max(self.len).next_multiple_of(HUGE_PAGE_BYTES).min(memory.bytes.len())
+        let memory = self.log.memory();
+        memory.touched_bytes.max(self.len).next_multiple_of(HUGE_PAGE_BYTES).min(memory.capacity_bytes)
     }
 
     #[must_use]
@@ -163,9 +172,9 @@ impl ByteReader {
         // ORDERING: Acquire pairs with the Release in `ByteWriter::push`.
         let published = self.log.len.load(Ordering::Acquire);
         assert!(start + len <= published);
-        let cells = &self.log.memory.bytes[start..start + len];
-        // SAFETY: every byte below the published length was written once and never changes, and `cells` lies below it.
-        unsafe { std::slice::from_raw_parts(cells.as_ptr().cast::<u8>(), len) }
+        let base: *const u8 = self.log.memory().map.as_mut_ptr();
+        // SAFETY: every byte below the published length lies in the map, was written once and never changes while a reader is there.
+        unsafe { std::slice::from_raw_parts(base.add(start), len) }
     }
 
     #[must_use]
