@@ -468,7 +468,12 @@ impl JobSeat {
             }
             StateSource::Client(client) => {
                 let source = client_witness(client, &block.hash).map_err(Fault::Away)?;
-                source.witness(block.header.number, &header).map_err(Fault::Away)
+                let number = block.header.number;
+                let witness = source.witness(number, &header).map_err(Fault::Away)?;
+                // What it says now is no more than a claim: a cut that fails for it would halt us, for a fault that may pass.
+                validate(&self.spec, block, &witness, Strictness::NORMAL)
+                    .map_err(|what| Fault::Away(format!("the execution client's witness of block {number}: {what}")))?;
+                Ok(witness)
             }
         }
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use alloy_primitives::{U256, keccak256};
 use serde_json::{Value, json};
 
+use super::faulty_engine::{FaultyEngine, WrongAnswer};
 use super::follows::Follower;
 use super::geth::{Geth, Scheme};
 use super::process::{TempFolder, poll_until};
@@ -31,9 +32,16 @@ fn start(l1: &L1, binary: &Path, mode: &'static str) -> Pair {
 
 /// As [`start`], before we are started.
 fn prepare(l1: &L1, binary: &Path, mode: &'static str) -> Pair {
+    prepare_through(l1, binary, mode, |_| Middles::default())
+}
+
+/// As [`prepare`], with what stands between us and the client.
+fn prepare_through(l1: &L1, binary: &Path, mode: &'static str, middles: impl FnOnce(&Geth) -> Middles) -> Pair {
     let genesis = std::fs::read(&l1.genesis).expect("it is written");
     let genesis: Value = serde_json::from_slice(&genesis).expect("JSON");
-    let mut pair = Pair::new(Geth::start(binary, &genesis), 61, mode, Middles::default());
+    let geth = Geth::start(binary, &genesis);
+    let middles = middles(&geth);
+    let mut pair = Pair::new(geth, 61, mode, middles);
     let own = ["--genesis", &l1.genesis, "--settlement.batch-bytes-max", BATCH_BYTES_MAX, "--l1.origin-depth", "0"];
     let log = ["--log.level", "info,native_sequencer::settlement::jobs=debug"];
     pair.more = own.iter().chain(&log).map(|setting| (*setting).to_owned()).chain(l1.settings()).collect();
@@ -232,6 +240,31 @@ fn a_block_that_l1_has_the_beginning_of_is_ended_by_the_client() {
     let theirs = follower.rpc.call("eth_getBlockByNumber", json!([format!("{latest:#x}"), false]));
     assert_eq!(theirs["hash"], block["hash"]);
     follower.stop();
+    pair.sequencer.take().expect("it runs").stop();
+}
+
+/// A witness that lacks a node settles nothing, and halts nothing.
+#[test]
+fn a_wrong_witness_of_the_client_is_asked_for_again() {
+    let Some(binary) = super::peer("SEQUENCER_GETH", "a_wrong_witness_of_the_client_is_asked_for_again") else {
+        return;
+    };
+    let _turn = super::turn();
+    let l1 = L1::start();
+    let plain = |geth: &Geth| Middles { engine: None, plain: Some(FaultyEngine::start(geth.rpc.url().to_owned())) };
+    let mut pair = prepare_through(&l1, &binary, "delegated", plain);
+    pair.middles.answer(WrongAnswer::PartOfWitness);
+    pair.start_sequencer(TempFolder::new("wrong-witness"));
+    let deploy = pair.workload.deploy();
+    pair.send(vec![deploy]);
+    pair.settles();
+    let status = || pair.rpc().call("sequencer_settlementStatus", json!([])).to_string();
+    let why = "the execution client's witness of block 1: ";
+    poll_until("the reason", LIMIT, || status().contains(why).then_some(()));
+    assert_eq!(number(pair.rpc(), "safe"), 0);
+    pair.middles.answer(WrongAnswer::None);
+    safe_on_both_sides(&pair);
+    assert!(!status().contains(why), "{}", status());
     pair.sequencer.take().expect("it runs").stop();
 }
 

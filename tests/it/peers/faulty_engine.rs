@@ -19,6 +19,8 @@ pub enum WrongAnswer {
     Invalid,
     /// VALID with the hash of another block.
     OtherBlock,
+    /// `debug_executionWitness` without one of its nodes.
+    PartOfWitness,
 }
 
 /// The server; its threads end with the process.
@@ -75,6 +77,11 @@ fn serve(stream: &TcpStream, engine_url: &str, wrong: &Mutex<WrongAnswer>) -> Op
                 if wrong == WrongAnswer::OtherBlock && is_payload {
                     let mut answer: Value = serde_json::from_str(&text).ok()?;
                     answer["result"]["latestValidHash"] = json!(format!("0x{}", "ee".repeat(32)));
+                    text = answer.to_string();
+                }
+                if wrong == WrongAnswer::PartOfWitness && request["method"] == "debug_executionWitness" {
+                    let mut answer: Value = serde_json::from_str(&text).ok()?;
+                    answer["result"]["state"].as_array_mut()?.pop();
                     text = answer.to_string();
                 }
                 (status, text)
