@@ -2,6 +2,10 @@
 
 /// Calls per JSON-RPC batch during set-up and verification: go-ethereum and our node take 1,000; 100 keeps each reply small.
 pub const SETUP_BATCH_CALLS_MAX: usize = 100;
+/// Pause before calls of the set-up that the node was too busy for are made again.
+pub const SETUP_BUSY_PAUSE_MS: u64 = 100;
+/// Rounds of them of which the node takes none: after three seconds it is not busy but closed.
+pub const SETUP_BUSY_ROUNDS_MAX: u32 = 30;
 
 /// Calls per measured batch: the batch limit of go-ethereum and of our node.
 pub const BATCH_CALLS_MAX: usize = 1_000;

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::{Endpoint, http};
 use crate::error::{Error, Result};
-use crate::limits::{CALL_DEADLINE_S, SETUP_BATCH_CALLS_MAX};
+use crate::limits::{CALL_DEADLINE_S, SETUP_BATCH_CALLS_MAX, SETUP_BUSY_PAUSE_MS, SETUP_BUSY_ROUNDS_MAX};
 
 /// The `error` member of a JSON-RPC reply.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -26,6 +26,12 @@ impl fmt::Display for RpcError {
         write!(f, "{} (code {})", self.message, self.code)
     }
 }
+
+/// What a call was answered with.
+pub type Outcome = std::result::Result<Value, RpcError>;
+
+/// The error of a node that sheds load.
+const BUSY: i64 = -32_005;
 
 /// One keep-alive connection with one call, or one batch, in flight.
 #[derive(Debug)]
@@ -51,37 +57,57 @@ impl RpcClient {
     }
 
     /// One call; an error of the node is the inner `Err`.
-    pub fn try_call(&mut self, method: &str, params: Value) -> Result<std::result::Result<Value, RpcError>> {
+    pub fn try_call(&mut self, method: &str, params: Value) -> Result<Outcome> {
         let body = json!({"jsonrpc": "2.0", "id": 0, "method": method, "params": params});
         let reply = self.post(&body)?;
         parse_outcome(method, reply)
     }
 
-    /// The same method with many parameter lists, in batches; results in the order of `params`.
-    pub fn batch(&mut self, method: &str, params: &[Value]) -> Result<Vec<std::result::Result<Value, RpcError>>> {
-        let mut results = Vec::with_capacity(params.len());
-        for chunk in params.chunks(SETUP_BATCH_CALLS_MAX) {
-            let calls: Vec<Value> = chunk
-                .iter()
-                .enumerate()
-                .map(|(id, params)| json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params}))
-                .collect();
-            let unexpected = |detail: String| Error::Reply { method: method.to_owned(), detail };
-            let Value::Array(replies) = self.post(&Value::Array(calls))? else {
-                return Err(unexpected("a batch was not answered by an array".into()));
-            };
-            let mut slots: Vec<Option<std::result::Result<Value, RpcError>>> = vec![None; chunk.len()];
-            for reply in replies {
-                let id = reply.get("id").and_then(Value::as_u64).and_then(|id| usize::try_from(id).ok());
-                let slot =
-                    id.and_then(|id| slots.get_mut(id)).ok_or_else(|| unexpected(format!("unknown id in {reply}")))?;
-                *slot = Some(parse_outcome(method, reply)?);
+    /// The same method with many parameter lists, in batches; results in the order of `params`. Calls that the node is too busy for
+    /// ([`BUSY`]) are made again, until it takes none for [`SETUP_BUSY_ROUNDS_MAX`] rounds.
+    pub fn batch(&mut self, method: &str, params: &[Value]) -> Result<Vec<Outcome>> {
+        let mut results: Vec<Option<Outcome>> = vec![None; params.len()];
+        let mut open: Vec<usize> = (0..params.len()).collect();
+        let mut rounds_left = SETUP_BUSY_ROUNDS_MAX;
+        while !open.is_empty() {
+            let mut refused = Vec::new();
+            for chunk in open.chunks(SETUP_BATCH_CALLS_MAX) {
+                let replies = self.one_batch(method, chunk.iter().map(|index| &params[*index]))?;
+                for (index, reply) in chunk.iter().zip(replies) {
+                    if reply.as_ref().is_err_and(|error| error.code == BUSY) {
+                        refused.push(*index);
+                    }
+                    results[*index] = Some(reply);
+                }
             }
-            for slot in slots {
-                results.push(slot.ok_or_else(|| unexpected("a call of the batch got no reply".into()))?);
+            rounds_left = if refused.len() < open.len() { SETUP_BUSY_ROUNDS_MAX } else { rounds_left - 1 };
+            if refused.is_empty() || rounds_left == 0 {
+                break;
             }
+            std::thread::sleep(Duration::from_millis(SETUP_BUSY_PAUSE_MS));
+            open = refused;
         }
-        Ok(results)
+        Ok(results.into_iter().map(|result| result.expect("each was asked in the first round")).collect())
+    }
+
+    fn one_batch<'a>(&mut self, method: &str, params: impl Iterator<Item = &'a Value>) -> Result<Vec<Outcome>> {
+        let calls: Vec<Value> = params
+            .enumerate()
+            .map(|(id, params)| json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params}))
+            .collect();
+        let mut slots: Vec<Option<Outcome>> = vec![None; calls.len()];
+        let unexpected = |detail: String| Error::Reply { method: method.to_owned(), detail };
+        let Value::Array(replies) = self.post(&Value::Array(calls))? else {
+            return Err(unexpected("a batch was not answered by an array".into()));
+        };
+        for reply in replies {
+            let id = reply.get("id").and_then(Value::as_u64).and_then(|id| usize::try_from(id).ok());
+            let slot =
+                id.and_then(|id| slots.get_mut(id)).ok_or_else(|| unexpected(format!("unknown id in {reply}")))?;
+            *slot = Some(parse_outcome(method, reply)?);
+        }
+        let no_reply = || unexpected("a call of the batch got no reply".into());
+        slots.into_iter().map(|slot| slot.ok_or_else(no_reply)).collect()
     }
 
     pub fn quantity(&mut self, method: &str, params: Value) -> Result<U256> {
@@ -108,7 +134,7 @@ impl RpcClient {
     fn quantities(&mut self, method: &str, addresses: &[Address], tag: &str) -> Result<Vec<U256>> {
         let params: Vec<Value> = addresses.iter().map(|address| json!([address, tag])).collect();
         let results = self.batch(method, &params)?;
-        let read = |result: std::result::Result<Value, RpcError>| {
+        let read = |result: Outcome| {
             let value = result.map_err(|error| Error::Rpc { method: method.to_owned(), error })?;
             quantity(&value).ok_or_else(|| Error::Reply { method: method.to_owned(), detail: value.to_string() })
         };
@@ -172,7 +198,7 @@ impl RpcClient {
     }
 }
 
-fn parse_outcome(method: &str, mut reply: Value) -> Result<std::result::Result<Value, RpcError>> {
+fn parse_outcome(method: &str, mut reply: Value) -> Result<Outcome> {
     let unexpected = |reply: &Value| Error::Reply { method: method.to_owned(), detail: reply.to_string() };
     if let Some(error) = reply.get("error").filter(|error| !error.is_null()) {
         let error = RpcError::deserialize(error).map_err(|_| unexpected(&reply))?;
@@ -197,6 +223,7 @@ pub fn hash(value: &Value) -> Option<B256> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Protocol;
     use super::*;
 
     #[test]
@@ -216,5 +243,51 @@ mod tests {
         for bad in [json!("10"), json!("0xg"), json!(1), Value::Null] {
             assert_eq!(quantity(&bad), None, "{bad}");
         }
+    }
+
+    /// A node that takes `per_request` calls of each request and is too busy for the rest.
+    fn busy_node(per_request: usize) -> Endpoint {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let url = format!("http://{}", listener.local_addr().expect("bound"));
+        std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().expect("a connection");
+            let mut request = Vec::new();
+            let mut scratch = [0u8; 4096];
+            loop {
+                let count = stream.read(&mut scratch).expect("readable");
+                if count == 0 {
+                    return;
+                }
+                request.extend_from_slice(&scratch[..count]);
+                let text = String::from_utf8_lossy(&request).into_owned();
+                let body = text.split_once("\r\n\r\n").map_or("", |(_, body)| body);
+                let Ok(Value::Array(calls)) = serde_json::from_str(body) else { continue };
+                request.clear();
+                let replies: Vec<Value> = calls
+                    .iter()
+                    .enumerate()
+                    .map(|(index, call)| match index < per_request {
+                        true => json!({"jsonrpc": "2.0", "id": call["id"], "result": call["params"][0]}),
+                        false => {
+                            json!({"jsonrpc": "2.0", "id": call["id"], "error": {"code": BUSY, "message": "busy"}})
+                        }
+                    })
+                    .collect();
+                let reply = Value::Array(replies).to_string();
+                let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", reply.len());
+                stream.write_all(format!("{head}{reply}").as_bytes()).expect("writable");
+            }
+        });
+        Endpoint::parse(&url, Protocol::Http).expect("an address")
+    }
+
+    #[test]
+    fn calls_that_a_busy_node_refuses_are_made_again() {
+        let params: Vec<Value> = (0..5).map(|index| json!([format!("{index:#x}")])).collect();
+        let results = RpcClient::new(busy_node(2)).batch("m", &params).expect("it answers");
+        let values: Vec<Option<U256>> = results.iter().map(|result| quantity(result.as_ref().ok()?)).collect();
+        assert_eq!(values, (0..5).map(|index| Some(U256::from(index))).collect::<Vec<_>>());
+        let results = RpcClient::new(busy_node(0)).batch("m", &params[..1]).expect("it answers");
+        assert_eq!(results[0].as_ref().expect_err("busy for good").code, BUSY);
     }
 }
