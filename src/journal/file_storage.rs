@@ -19,13 +19,14 @@ use std::ops::Deref;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use memmap2::{Advice, Mmap};
 
 use super::storage::{BLOCK_BYTES, Storage, StorageError, SyncPoint};
 use super::uring::Uring;
 use crate::limits::JOURNAL_ZEROS_BYTES;
-use crate::runtime::file;
+use crate::runtime::{clock, file};
 
 /// Whether what is written survives a power cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -150,7 +151,7 @@ impl Storage for FileStorage {
     }
 
     fn create(&mut self, slot: u32, bytes: u64) -> Result<(), StorageError> {
-        self.creator().create(slot, bytes)
+        self.creator().make(slot, bytes, Pace::Alone)
     }
 
     fn read(&mut self, slot: u32) -> Result<SlotBytes, StorageError> {
@@ -216,19 +217,33 @@ impl Slot {
     }
 }
 
+/// Who else writes while a slot is filled.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Pace {
+    /// Nobody: as fast as the disk goes.
+    Alone,
+    /// Groups that callers wait for. Each piece is synced by itself, and as long as it took the disk is left to them: a flush of a whole slot
+    /// would hold up theirs for as long as it takes.
+    Beside,
+}
+
 impl SlotCreator {
-    /// As [`Storage::create`].
+    /// As [`Storage::create`], beside writes to other slots.
     ///
     /// # Errors
     /// `Full` with nothing left behind, `Io`; also when the slot exists.
     pub fn create(&self, slot: u32, bytes: u64) -> Result<(), StorageError> {
+        self.make(slot, bytes, Pace::Beside)
+    }
+
+    fn make(&self, slot: u32, bytes: u64, pace: Pace) -> Result<(), StorageError> {
         assert!(bytes.is_multiple_of(BLOCK_BYTES as u64), "slots are whole blocks");
         let path = slot_path(&self.dir, slot);
         let unfinished = self.dir.join(unfinished_name(slot));
         if path.exists() {
             return Err(fault("create", &path, &io::ErrorKind::AlreadyExists.into()));
         }
-        self.fill(&unfinished, bytes).map_err(|error| {
+        self.fill(&unfinished, bytes, pace).map_err(|error| {
             let _ = std::fs::remove_file(&unfinished);
             match error.kind() {
                 io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
@@ -245,18 +260,27 @@ impl SlotCreator {
         }
     }
 
-    fn fill(&self, path: &Path, bytes: u64) -> io::Result<()> {
+    fn fill(&self, path: &Path, bytes: u64, pace: Pace) -> io::Result<()> {
         let file = write_options(self.mode).create(true).truncate(true).open(path)?;
         file::reserve(&file, bytes)?;
         let zeros = vec![0_u8; JOURNAL_ZEROS_BYTES + BLOCK_BYTES];
         let zeros = &zeros[zeros.as_ptr().align_offset(BLOCK_BYTES)..][..JOURNAL_ZEROS_BYTES];
         let mut offset = 0;
         while offset < bytes {
+            let start_ns = clock::monotonic_ns();
             let len = (bytes - offset).min(JOURNAL_ZEROS_BYTES as u64);
             // Lossless: at most the length of `zeros`.
             file.write_all_at(&zeros[..len as usize], offset)?;
             offset += len;
+            if pace == Pace::Beside {
+                self.sync(&file)?;
+                std::thread::sleep(Duration::from_nanos(clock::monotonic_ns() - start_ns));
+            }
         }
+        self.sync(&file)
+    }
+
+    fn sync(&self, file: &File) -> io::Result<()> {
         match self.mode.durability {
             Durability::None => Ok(()),
             _ => file.sync_data(),
