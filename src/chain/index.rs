@@ -162,9 +162,7 @@ impl Index {
     pub(super) fn seal(&self, table: &Arc<IndexTable>, start: u64, end: u64) -> Result<(), ChainError> {
         let path = segment_path(&self.dir, start, end);
         let mut writer = SegmentWriter::new(&self.dir, start, end, 0)?;
-        for entry in table.sorted_entries() {
-            writer.push(entry)?;
-        }
+        table.visit_sorted(|entry| writer.push(entry).map(drop))?;
         writer.finish(&path)?;
         let segment = Arc::new(IndexSegment::open(&path)?);
         self.change(|view| {

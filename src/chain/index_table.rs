@@ -3,13 +3,17 @@
 //! Entries are never removed: what a rollback left behind is a false candidate, and every candidate is checked against the block it names.
 
 use std::hash::{BuildHasher, RandomState};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::index::Entry;
+use crate::runtime::pages::Words;
+
+/// Parts in which a full table is sorted, by the first bits of the keys; a power of two.
+const SORTED_PARTS: usize = 16;
 
 /// Two words a slot: key, and location + 1; a location word of 0 is an empty slot.
 pub(super) struct IndexTable {
-    words: Vec<AtomicU64>,
+    words: Words,
     shift: u32,
     multiplier: u64,
     entry_count_max: usize,
@@ -20,7 +24,7 @@ impl IndexTable {
     /// A table for `entry_count_max` entries, at most two thirds full so that probes stay short.
     pub(super) fn new(entry_count_max: usize) -> IndexTable {
         let slot_count = (entry_count_max.max(8) * 3 / 2).next_power_of_two();
-        let words = (0..slot_count * 2).map(|_| AtomicU64::new(0)).collect();
+        let words = Words::touched(slot_count * 2);
         // The sender of a transaction can choose its hash's first bytes by trying; the secret multiplier keeps him from choosing slots.
         let multiplier = RandomState::new().hash_one(slot_count) | 1;
         let shift = 64 - slot_count.trailing_zeros();
@@ -67,18 +71,22 @@ impl IndexTable {
         }
     }
 
-    /// Every entry, sorted. The table is no longer written.
-    pub(super) fn sorted_entries(&self) -> Vec<Entry> {
-        let mut entries: Vec<Entry> = self
-            .words
-            .chunks_exact(2)
-            .filter_map(|slot| {
+    /// Hands every entry to `visit`, in ascending order, until it fails. The table is no longer written. A part at a time is copied and sorted: a copy
+    /// of the whole would be as much memory as the table, for a moment, each time that one is full.
+    pub(super) fn visit_sorted<E>(&self, mut visit: impl FnMut(Entry) -> Result<(), E>) -> Result<(), E> {
+        let mut part = Vec::with_capacity(self.len() / SORTED_PARTS * 5 / 4);
+        for number in 0..SORTED_PARTS as u64 {
+            part.clear();
+            part.extend(self.words.chunks_exact(2).filter_map(|slot| {
                 let location = slot[1].load(Ordering::Acquire);
-                (location != 0).then(|| Entry { key: slot[0].load(Ordering::Relaxed), location: location - 1 })
-            })
-            .collect();
-        entries.sort_unstable();
-        entries
+                let key = slot[0].load(Ordering::Relaxed);
+                (location != 0 && key >> (64 - SORTED_PARTS.ilog2()) == number)
+                    .then(|| Entry { key, location: location - 1 })
+            }));
+            part.sort_unstable();
+            part.iter().try_for_each(|entry| visit(*entry))?;
+        }
+        Ok(())
     }
 
     fn first_slot(&self, key: u64) -> usize {

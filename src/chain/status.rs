@@ -162,9 +162,7 @@ impl Lookup {
         let Lookup::Growing(table) = self else { return Ok(self.clone()) };
         let path = lookup_path(dir, id);
         let mut writer = SegmentWriter::under(dir.join(LOOKUP_UNFINISHED), 0, 0, 0)?;
-        for entry in table.sorted_entries() {
-            writer.push(entry)?;
-        }
+        table.visit_sorted(|entry| writer.push(entry).map(drop))?;
         writer.finish_unsynced(&path)?;
         Ok(Lookup::Full(Arc::new(IndexSegment::open(&path)?)))
     }

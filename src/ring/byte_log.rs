@@ -1,17 +1,17 @@
 #![allow(unsafe_code, reason = "bytes are written once by the only writer and read below a published length")]
 //! An append-only run of bytes, contiguous, of fixed capacity, that one thread writes and any thread reads without locks.
 //!
-//! The capacity is reserved, not touched: a block that stays small costs the pages it fills. For that each log is a mapping of its own: the
-//! allocator's memory of the same size may hold pages of whoever had it before, up to the whole capacity. A log made from a [`ByteStock`]
+//! The capacity is reserved, not touched: a block that stays small costs the pages it fills. For that each log has [`Pages`] of
+//! its own: the allocator's memory of the same size may hold pages of whoever had it before, up to the whole capacity. A log made from a [`ByteStock`]
 //! gives its memory back to it, so that its successor writes to pages that the kernel has given already.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crossbeam::queue::ArrayQueue;
-use memmap2::{MmapMut, MmapRaw};
 
 use crate::primitives::Span;
+use crate::runtime::pages::Pages;
 
 /// Of a huge page, which is resident from its first byte on.
 const HUGE_PAGE_BYTES: usize = 2 << 20;
@@ -61,27 +61,22 @@ impl ByteStock {
 }
 
 struct Memory {
-    map: MmapRaw,
-    /// That of the map is at least one byte.
-    capacity_bytes: usize,
+    pages: Pages,
     /// Bytes, from the first, whose pages have been written.
     touched_bytes: usize,
 }
 
 impl Memory {
-    /// # Panics
-    /// When the kernel has no address space left, as an allocator would end the process.
     fn new(capacity_bytes: usize) -> Self {
         assert!(u32::try_from(capacity_bytes).is_ok());
-        let map = MmapMut::map_anon(capacity_bytes).expect("address space for a block's bytes");
-        Self { map: map.into(), capacity_bytes, touched_bytes: 0 }
+        Self { pages: Pages::new(capacity_bytes), touched_bytes: 0 }
     }
 
     fn touch(&mut self, count: usize) {
-        let count = count.min(self.capacity_bytes);
+        let count = count.min(self.pages.len());
         if let Some(missing) = count.checked_sub(self.touched_bytes) {
-            // SAFETY: `&mut self` and no log around it: nobody reads these bytes; they lie inside the map.
-            unsafe { self.map.as_mut_ptr().add(self.touched_bytes).write_bytes(0, missing) };
+            // SAFETY: `&mut self` and no log around it: nobody reads these bytes; they lie inside the pages.
+            unsafe { self.pages.as_mut_ptr().add(self.touched_bytes).write_bytes(0, missing) };
             self.touched_bytes = count;
         }
     }
@@ -121,12 +116,12 @@ impl ByteWriter {
         let total: usize = parts.iter().map(|part| part.len()).sum();
         let start = self.len;
         let memory = self.log.memory();
-        if total > memory.capacity_bytes - start {
+        if total > memory.pages.len() - start {
             return None;
         }
         for part in parts {
-            // SAFETY: `len` + the rest of `total` is inside the map, as was just compared.
-            let to = unsafe { memory.map.as_mut_ptr().add(self.len) };
+            // SAFETY: `len` + the rest of `total` is inside the pages, as was just compared.
+            let to = unsafe { memory.pages.as_mut_ptr().add(self.len) };
             // SAFETY: the bytes at and above the published length are ours alone (`&mut self`, not `Clone`), and the two cannot overlap:
             // `part` is a live shared slice, these bytes have never been lent out.
             unsafe { std::ptr::copy_nonoverlapping(part.as_ptr(), to, part.len()) };
@@ -141,7 +136,7 @@ impl ByteWriter {
     #[must_use]
     pub fn held_bytes(&self) -> usize {
         let memory = self.log.memory();
-        memory.touched_bytes.max(self.len).next_multiple_of(HUGE_PAGE_BYTES).min(memory.capacity_bytes)
+        memory.touched_bytes.max(self.len).next_multiple_of(HUGE_PAGE_BYTES).min(memory.pages.len())
     }
 
     #[must_use]
@@ -172,8 +167,8 @@ impl ByteReader {
         // ORDERING: Acquire pairs with the Release in `ByteWriter::push`.
         let published = self.log.len.load(Ordering::Acquire);
         assert!(start + len <= published);
-        let base: *const u8 = self.log.memory().map.as_mut_ptr();
-        // SAFETY: every byte below the published length lies in the map, was written once and never changes while a reader is there.
+        let base: *const u8 = self.log.memory().pages.as_mut_ptr();
+        // SAFETY: every byte below the published length lies in the pages, was written once and never changes while a reader is there.
         unsafe { std::slice::from_raw_parts(base.add(start), len) }
     }
 

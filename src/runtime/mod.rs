@@ -14,4 +14,6 @@ pub mod bus_fault;
 
 pub mod file;
 
+pub mod pages;
+
 pub mod event_fd;
