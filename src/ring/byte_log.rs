@@ -75,8 +75,9 @@ impl Memory {
     fn touch(&mut self, count: usize) {
         let count = count.min(self.pages.len());
         if let Some(missing) = count.checked_sub(self.touched_bytes) {
+            let start = self.pages.at(self.touched_bytes);
             // SAFETY: `&mut self` and no log around it: nobody reads these bytes; they lie inside the pages.
-            unsafe { self.pages.as_mut_ptr().add(self.touched_bytes).write_bytes(0, missing) };
+            unsafe { start.write_bytes(0, missing) };
             self.touched_bytes = count;
         }
     }
@@ -120,10 +121,9 @@ impl ByteWriter {
             return None;
         }
         for part in parts {
-            // SAFETY: `len` + the rest of `total` is inside the pages, as was just compared.
-            let to = unsafe { memory.pages.as_mut_ptr().add(self.len) };
-            // SAFETY: the bytes at and above the published length are ours alone (`&mut self`, not `Clone`), and the two cannot overlap:
-            // `part` is a live shared slice, these bytes have never been lent out.
+            let to = memory.pages.at(self.len);
+            // SAFETY: there is room for all parts, as was just compared; the bytes at and above the published length are ours alone (`&mut self`,
+            // not `Clone`), and the two cannot overlap: `part` is a live shared slice, these bytes have never been lent out.
             unsafe { std::ptr::copy_nonoverlapping(part.as_ptr(), to, part.len()) };
             self.len += part.len();
         }
@@ -167,9 +167,9 @@ impl ByteReader {
         // ORDERING: Acquire pairs with the Release in `ByteWriter::push`.
         let published = self.log.len.load(Ordering::Acquire);
         assert!(start + len <= published);
-        let base: *const u8 = self.log.memory().pages.as_mut_ptr();
+        let first: *const u8 = self.log.memory().pages.at(start);
         // SAFETY: every byte below the published length lies in the pages, was written once and never changes while a reader is there.
-        unsafe { std::slice::from_raw_parts(base.add(start), len) }
+        unsafe { std::slice::from_raw_parts(first, len) }
     }
 
     #[must_use]

@@ -34,10 +34,15 @@ impl Pages {
         self.bytes == 0
     }
 
-    /// The first byte; valid for [`Pages::len`] bytes and as long as `self`. Who may write when is the caller's business.
+    /// The byte at `offset`; valid for all that follow, and as long as `self`. Who may write when is the caller's business.
+    ///
+    /// # Panics
+    /// When `offset` lies behind the end.
     #[must_use]
-    pub fn as_mut_ptr(&self) -> *mut u8 {
-        self.map.as_mut_ptr()
+    pub fn at(&self, offset: usize) -> *mut u8 {
+        assert!(offset <= self.bytes);
+        // SAFETY: the map has at least `bytes` bytes.
+        unsafe { self.map.as_mut_ptr().add(offset) }
     }
 }
 
@@ -63,7 +68,7 @@ impl std::ops::Deref for Words {
         let count = self.0.len() / size_of::<AtomicU64>();
         // SAFETY: a map begins at a page, is zeroed, holds `count` words and lives as long as `self`; `Pages` is in here alone, so nobody writes but
         // through these atomics.
-        unsafe { std::slice::from_raw_parts(self.0.as_mut_ptr().cast::<AtomicU64>(), count) }
+        unsafe { std::slice::from_raw_parts(self.0.at(0).cast::<AtomicU64>(), count) }
     }
 }
 

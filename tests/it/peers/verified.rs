@@ -210,12 +210,13 @@ impl Pair {
     #[track_caller]
     pub fn same_chain(&self) {
         let latest = self.latest();
-        let tags = || (0..=latest).map(|number| json!([format!("{number:#x}"), false]));
-        let (ours, theirs) =
-            (self.rpc().batch("eth_getBlockByNumber", tags()), self.geth.rpc.batch("eth_getBlockByNumber", tags()));
-        for (number, (ours, theirs)) in ours.iter().zip(&theirs).enumerate() {
-            let (ours, theirs) = (ours.as_ref().expect("a block"), theirs.as_ref().expect("a block"));
-            assert_eq!(ours["hash"], theirs["hash"], "block {number}");
+        // A batch has at most 1,000 calls, here and there.
+        for first in (0..=latest).step_by(1_000) {
+            let tags = || (first..=latest.min(first + 999)).map(|number| json!([format!("{number:#x}"), false]));
+            let blocks = |rpc: &super::rpc::Rpc| rpc.batch("eth_getBlockByNumber", tags());
+            for ((number, ours), theirs) in (first..).zip(blocks(self.rpc())).zip(blocks(&self.geth.rpc)) {
+                assert_eq!(ours.expect("a block")["hash"], theirs.expect("a block")["hash"], "block {number}");
+            }
         }
         let head = self.geth.rpc.quantity("eth_blockNumber", json!([]));
         assert!(head >= latest, "latest is {latest} here, {head} there");
