@@ -236,7 +236,7 @@ impl<'g> World<'g> {
         let shape = Shape {
             spec: ground.spec.clone(),
             secret: POSTING_SECRET.to_owned(),
-            tx_bytes_max: [131_072, 131_072, 8_000][rng.below(3) as usize],
+            tx_bytes_max: [131_072, 8_000, 5_000][rng.below(3) as usize],
             age_ns_max: NS_PER_S * (1 + rng.below(6)),
             origin_depth: rng.below(4),
             unsafe_blocks_max: 24 + rng.below(40),
