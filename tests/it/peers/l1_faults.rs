@@ -38,6 +38,7 @@ fn wait_for(node: &Sequencer, condition: &str, why: &str) {
     });
 }
 
+#[track_caller]
 fn wait_in_flight(node: &Sequencer) {
     poll_until("a batch in flight", LIMIT, || (status(&node.rpc)["transactions"]["inFlight"] != "0x0").then_some(()));
 }
