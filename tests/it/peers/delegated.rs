@@ -11,7 +11,7 @@ use super::faulty_engine::{FaultyEngine, WrongAnswer};
 use super::geth::{Geth, Scheme};
 use super::process::{TempFolder, poll_until};
 use super::sequencer::{data_of, genesis};
-use super::verified::{Middles, Pair};
+use super::verified::{Middles, Pair, WRONG_ANSWERS};
 use super::workload::{Account, DEV_KEYS};
 
 const FORK: &str = "osaka";
@@ -199,9 +199,9 @@ fn a_client_without_the_states_that_are_needed_is_refused() {
     assert!(said.contains("is needed") && said.contains("--state.scheme hash --gcmode archive"), "{said}");
 }
 
-/// How long a fault lasts: until admission is held, and ten minutes in the long form.
+/// How long a fault lasts.
 fn fault() -> Duration {
-    if super::is_long() { Duration::from_secs(600) } else { Duration::ZERO }
+    Duration::from_secs(if super::is_long() { 600 } else { 15 })
 }
 
 /// Its ports refuse connections; it is frozen; it comes back with an older database.
@@ -245,36 +245,33 @@ fn middles(geth: &Geth) -> Middles {
     Middles { engine: start(&geth.engine_url()), plain: start(geth.rpc.url()) }
 }
 
+/// Each for the fault's time, beside the others, with a client of its own.
 #[test]
 fn wrong_answers_hold_admission_and_pass() {
     let Some(binary) = super::peer("SEQUENCER_GETH", "wrong_answers_hold_admission_and_pass") else { return };
     let _turn = super::turn();
-    let geth = Geth::start(&binary, &genesis(FORK));
-    let middles = middles(&geth);
-    let mut pair = Pair::start_through(geth, 36, "delegated", middles);
-    pair.settles();
-    let faults = [
-        (WrongAnswer::Status(401), "HTTP 401: no"),
-        (WrongAnswer::Status(429), "HTTP 429: no"),
-        (WrongAnswer::Status(500), "HTTP 500: no"),
-        (WrongAnswer::NotJson, "the answer is not JSON: `<html>`"),
-        (WrongAnswer::Syncing, "SYNCING to block"),
-        (WrongAnswer::OtherBlock, "with latestValidHash 0xeeee"),
-    ];
-    for (wrong, why) in faults {
-        // All senders are known to us: what is refused is so for the client's sake.
-        pair.send_round();
-        pair.settles();
-        pair.middles.answer(wrong);
-        pair.send_round();
-        pair.wait_for_reason(why);
-        pair.holds_admission(fault());
-        pair.middles.answer(WrongAnswer::None);
-        pair.settles();
-        pair.wait_for_state("ready");
-        assert_eq!(pair.ready_status(), 200, "{wrong:?}");
-    }
-    pair.sequencer.take().expect("it runs").stop();
+    std::thread::scope(|scope| {
+        for (seed, (wrong, why)) in (350..).zip(WRONG_ANSWERS) {
+            let binary = &binary;
+            scope.spawn(move || {
+                let geth = Geth::start(binary, &genesis(FORK));
+                let middles = middles(&geth);
+                let mut pair = Pair::start_through(geth, seed, "delegated", middles);
+                // All senders are known to us: what is refused is so for the client's sake.
+                pair.send_round();
+                pair.settles();
+                pair.middles.answer(wrong);
+                pair.send_round();
+                pair.wait_for_reason(why);
+                pair.holds_admission(fault());
+                pair.middles.answer(WrongAnswer::None);
+                pair.settles();
+                pair.wait_for_state("ready");
+                assert_eq!(pair.ready_status(), 200, "{wrong:?}");
+                pair.sequencer.take().expect("it runs").stop();
+            });
+        }
+    });
 }
 
 /// The block is in nobody's chain; the halt stays until the operator has said how to go on, and then nothing is lost.

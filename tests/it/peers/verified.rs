@@ -610,7 +610,7 @@ fn an_invalid_block_halts_with_evidence() {
 }
 
 /// What a client may answer, and what the status then says.
-const WRONG_ANSWERS: [(WrongAnswer, &str); 6] = [
+pub const WRONG_ANSWERS: [(WrongAnswer, &str); 6] = [
     (WrongAnswer::Status(401), "HTTP 401: no"),
     (WrongAnswer::Status(429), "HTTP 429: no"),
     (WrongAnswer::Status(500), "HTTP 500: no"),
@@ -619,36 +619,24 @@ const WRONG_ANSWERS: [(WrongAnswer, &str); 6] = [
     (WrongAnswer::OtherBlock, "with latestValidHash 0xeeee"),
 ];
 
-/// In the long form each wrong answer lasts ten minutes, beside the others, each with a client of its own.
+/// Each for the fault's time, beside the others, with a client of its own.
 #[test]
 fn wrong_answers_are_not_believed_and_pass() {
     let Some(binary) = super::peer("SEQUENCER_GETH", "wrong_answers_are_not_believed_and_pass") else { return };
     let _turn = super::turn();
-    let start = |seed| {
-        let geth = Geth::start(&binary, &genesis(FORK));
-        let middles = Middles { engine: Some(FaultyEngine::start(geth.engine_url())), plain: None };
-        let mut pair = Pair::start_through(geth, seed, "verified", middles);
-        pair.settles();
-        pair
-    };
-    if super::is_long() {
-        std::thread::scope(|scope| {
-            for (seed, (wrong, why)) in (160..).zip(WRONG_ANSWERS) {
-                let start = &start;
-                scope.spawn(move || {
-                    let mut pair = start(seed);
-                    passes(&mut pair, wrong, why);
-                    pair.sequencer.take().expect("it runs").stop();
-                });
-            }
-        });
-        return;
-    }
-    let mut pair = start(16);
-    for (wrong, why) in WRONG_ANSWERS {
-        passes(&mut pair, wrong, why);
-    }
-    pair.sequencer.take().expect("it runs").stop();
+    std::thread::scope(|scope| {
+        for (seed, (wrong, why)) in (160..).zip(WRONG_ANSWERS) {
+            let binary = &binary;
+            scope.spawn(move || {
+                let geth = Geth::start(binary, &genesis(FORK));
+                let middles = Middles { engine: Some(FaultyEngine::start(geth.engine_url())), plain: None };
+                let mut pair = Pair::start_through(geth, seed, "verified", middles);
+                pair.settles();
+                passes(&mut pair, wrong, why);
+                pair.sequencer.take().expect("it runs").stop();
+            });
+        }
+    });
 }
 
 #[track_caller]
@@ -659,11 +647,7 @@ fn passes(pair: &mut Pair, wrong: WrongAnswer, why: &str) {
     // The answer to a call that was under way may still have been right.
     pair.wait_for_reason(why);
     assert_eq!(pair.ready_status(), 503, "{wrong:?}");
-    if super::is_long() {
-        pair.holds_admission(LONG_FAULT);
-    } else {
-        std::thread::sleep(Duration::from_secs(2));
-    }
+    pair.holds_admission(if super::is_long() { LONG_FAULT } else { FAULT });
     assert!(pair.latest() <= before + 1, "{wrong:?}: latest went from {before} to {}", pair.latest());
     pair.middles.answer(WrongAnswer::None);
     pair.settles();
