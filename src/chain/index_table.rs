@@ -9,7 +9,7 @@ use super::index::Entry;
 use crate::runtime::pages::Words;
 
 /// Parts in which a full table is sorted, by the first bits of the keys; a power of two.
-const SORTED_PARTS: usize = 16;
+const SORTED_PARTS: usize = 4;
 
 /// Two words a slot: key, and location + 1; a location word of 0 is an empty slot.
 pub(super) struct IndexTable {
