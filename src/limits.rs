@@ -143,9 +143,9 @@ const _: () = assert!(JOURNAL_BUSY_BYTES < JOURNAL_BEHIND_BYTES && JOURNAL_GROUP
 pub const JOURNAL_RING_ENTRIES: u32 = 2;
 /// Piece in which a new slot is filled, or an old one read through: large enough that the calls cost nothing beside the disk.
 pub const JOURNAL_ZEROS_BYTES: usize = 1_048_576;
-/// Longest pause after such a piece, for writes that callers wait for: a slot of 64 pieces is there within a third of a second more than the disk
-/// takes, and a stop that has to wait for it does not wait for a disk that stands still twice.
-pub const SLOT_PAUSE_MAX: std::time::Duration = std::time::Duration::from_millis(5);
+/// Longest pause after such a piece, for writes that callers wait for: the 64 pieces of a slot add a third of a second at most to what the disk
+/// takes, however slow it is. A full slot and a stop may wait for the next slot.
+pub const JOURNAL_ZEROS_PAUSE_NS_MAX: u64 = 5_000_000;
 /// Records that the journal thread takes before it writes: the most that a group holds, so that nothing waits behind a group that it would fit in.
 pub const JOURNAL_TAKE_BYTES: usize = 1_048_576;
 /// A buffer of records that comes back larger is cut to this: one turn's worst case must not be kept for ever.

@@ -25,7 +25,7 @@ use memmap2::{Advice, Mmap};
 
 use super::storage::{BLOCK_BYTES, Storage, StorageError, SyncPoint};
 use super::uring::Uring;
-use crate::limits::{JOURNAL_ZEROS_BYTES, SLOT_PAUSE_MAX};
+use crate::limits::{JOURNAL_ZEROS_BYTES, JOURNAL_ZEROS_PAUSE_NS_MAX};
 use crate::runtime::{clock, file};
 
 /// Whether what is written survives a power cut.
@@ -222,8 +222,8 @@ impl Slot {
 enum Pace {
     /// Nobody: as fast as the disk goes.
     Alone,
-    /// Groups that callers wait for. Each piece is synced by itself, and as long as it took, at most [`SLOT_PAUSE_MAX`], the disk is left to them:
-    /// a flush of a whole slot would hold up theirs for as long as it takes.
+    /// Groups that callers wait for. Each piece is synced by itself, and as long as it took, at most [`JOURNAL_ZEROS_PAUSE_NS_MAX`], the disk is
+    /// left to them: a flush of a whole slot would hold up theirs for as long as it takes.
     Beside,
 }
 
@@ -274,8 +274,8 @@ impl SlotCreator {
             offset += len;
             if pace == Pace::Beside {
                 self.sync(&file)?;
-                let took = Duration::from_nanos(clock::monotonic_ns() - start_ns);
-                std::thread::sleep(took.min(SLOT_PAUSE_MAX));
+                let took_ns = clock::monotonic_ns() - start_ns;
+                std::thread::sleep(Duration::from_nanos(took_ns.min(JOURNAL_ZEROS_PAUSE_NS_MAX)));
             }
         }
         self.sync(&file)
