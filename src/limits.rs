@@ -61,6 +61,10 @@ pub const CONDITIONAL_RETRIES_PER_BLOCK: u32 = 256;
 /// Placed transactions after which the state thread is woken to hash them: eight lanes, many times over.
 pub const FOLLOW_WAKE_COUNT: u32 = 512;
 
+/// How long a thread that replies wait for asks to run at a time, the least that Linux takes: a closing block's threads run for milliseconds
+/// and do not have to be asked before it gets a core that it shares with them.
+pub const PROMPT_SLICE_NS: u64 = 100_000;
+
 /// Blocks that memory is kept for beside those that hold theirs: the one that opens next, and one in case the chain thread is late.
 pub const BLOCK_MEMORY_BLOCKS: usize = 2;
 

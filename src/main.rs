@@ -4,7 +4,7 @@
 /// `mi_option_purge_delay` of mimalloc 3 (`mi_option_e` in its mimalloc.h).
 const MI_OPTION_PURGE_DELAY: libmimalloc_sys::mi_option_t = 15;
 /// Freed memory goes back to the kernel after ten seconds instead of one: what blocks take and free once a second is otherwise faulted in
-/// anew for each, and a page fault of 2 MiB stops the builder core for milliseconds on a virtual machine.
+/// anew for each, and on a virtual machine a page fault may wait for the host.
 const PURGE_DELAY_MS: std::ffi::c_long = 10_000;
 
 /// Returns freed memory to the thread that allocated it and never stalls to trim (measured against the system's: docs/ARCHITECTURE.md).

@@ -526,7 +526,7 @@ fn spawn_journal(
         slots_made,
     };
     let journal =
-        spawn("journal", cores.unpinned(), move || journal_driver::run(seat).map_err(|error| error.to_string()))?;
+        spawn("journal", cores.prompt(), move || journal_driver::run(seat).map_err(|error| error.to_string()))?;
     Ok((JournalOutbox::new(records_tx, empties_rx, cells, sequence), vec![journal, slots]))
 }
 
@@ -543,7 +543,7 @@ fn spawn_builder(
 ) -> Result<Worker, LaunchError> {
     let (config, spec) = (config.clone(), spec.clone());
     let checked = seat.shared.execution.checked();
-    spawn("builder", Placement { cores, nice: 0 }, move || {
+    spawn("builder", Placement::prompt(cores), move || {
         let header = recent.last().map(|block| block.header.clone()).unwrap_or_default();
         let executor = Executor::new(world, spec.chain_id, spec.deposit_contract, spec.fork_at(header.timestamp));
         let (monotonic_ns, unix_ns) = (clock::monotonic_ns(), clock::wall_unix_ns());
@@ -680,6 +680,11 @@ fn spawn(
                 && let Err(error) = crate::runtime::affinity::lower_current_thread_priority(placement.nice)
             {
                 tracing::warn!(%error, "thread priority not lowered");
+            }
+            if placement.slice_ns > 0
+                && let Err(error) = crate::runtime::affinity::shorten_current_thread_slice(placement.slice_ns)
+            {
+                tracing::debug!(%error, "thread's slice not shortened");
             }
             body()
         })
@@ -818,7 +823,7 @@ fn spawn_shards(
     for (end, core) in ends.into_iter().zip(&cores.shards) {
         let ShardEnd { id, mut settings, ends, to_query, from_query, doorbell } = end;
         let RingEnds { slab, to_builder, from_builder, freed, .. } = ends;
-        let placement = Placement { cores: core.iter().copied().collect(), nice: 0 };
+        let placement = Placement::prompt(core.iter().copied().collect());
         // Port 0 is chosen by the first shard; the others share it.
         let wanted = address.unwrap_or(settings.http.address);
         settings.http.address = wanted;

@@ -1,16 +1,18 @@
 #![allow(unsafe_code, reason = "slots are written once by the only writer and read below a published length")]
 //! An append-only sequence that one thread writes and any thread reads without locks: values never move and never change.
 //!
-//! Memory is taken in chunks that double (2,048 values first), so a writer allocates a few times per block, not once per value. A log made
-//! from an [`AppendStock`] gives its chunks back to it, so that its successor writes to pages that the kernel has given already.
+//! Memory is taken in chunks that double (2,048 values first), so a writer allocates a few times per block, not once per value. Each has
+//! [`Pages`] of its own: as pieces of the allocator's memory they moved within it from block to block and left it larger for as long as a load
+//! lasted. A log made from an [`AppendStock`] gives its chunks back to it, so that its successor writes to pages that the kernel has given already.
 
-use std::cell::UnsafeCell;
-use std::mem::MaybeUninit;
+use std::marker::PhantomData;
 use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crossbeam::queue::ArrayQueue;
+
+use crate::runtime::pages::Pages;
 
 const FIRST_CHUNK_SLOTS: usize = 2_048;
 /// 2,048 × (2^17 − 1) values: far above any block's limits, which are checked before a value is made.
@@ -45,7 +47,8 @@ impl<T: Send + Sync> AppendStock<T> {
         with_memory(self.0.pop().unwrap_or_else(Memory::new), Some(Arc::clone(self)))
     }
 
-    /// Sees to it that `logs` logs of `count` values can be written without a page fault. Takes the time of those faults.
+    /// Sees to it that `logs` logs of `count` values can be written without a page fault, and that each is resident as far as
+    /// [`AppendWriter::held_bytes`] says. Takes the time of those faults.
     pub fn prepare(&self, logs: usize, count: usize) {
         for _ in 0..logs {
             let mut memory = self.0.pop().unwrap_or_else(Memory::new);
@@ -55,7 +58,23 @@ impl<T: Send + Sync> AppendStock<T> {
     }
 }
 
-type Chunk<T> = Box<[UnsafeCell<MaybeUninit<T>>]>;
+/// Room for as many values as its pages hold.
+struct Chunk<T> {
+    pages: Pages,
+    values: PhantomData<T>,
+}
+
+impl<T> Chunk<T> {
+    fn new(slots: usize) -> Self {
+        const { assert!(align_of::<T>() <= 4_096, "a page's alignment is all that a chunk has") };
+        Self { pages: Pages::new(slots * size_of::<T>()), values: PhantomData }
+    }
+
+    /// The place of a value, aligned for it: inside the pages, or `Pages::at` panics.
+    fn slot(&self, offset: usize) -> *mut T {
+        self.pages.at(offset * size_of::<T>()).cast()
+    }
+}
 
 struct Memory<T> {
     chunks: [OnceLock<Chunk<T>>; CHUNKS_MAX],
@@ -72,25 +91,19 @@ impl<T> Memory<T> {
     }
 
     fn chunk(&self, chunk: usize) -> &Chunk<T> {
-        self.chunks[chunk].get_or_init(|| {
-            let count = FIRST_CHUNK_SLOTS << chunk;
-            let uninit = Box::<[UnsafeCell<MaybeUninit<T>>]>::new_uninit_slice(count);
-            // SAFETY: an `UnsafeCell<MaybeUninit<T>>` needs no initialisation.
-            unsafe { uninit.assume_init() }
-        })
+        self.chunks[chunk].get_or_init(|| Chunk::new(FIRST_CHUNK_SLOTS << chunk))
     }
 
-    /// Writes to every page of the first `count` slots, as far as they are kept.
+    /// Writes to every page of the chunks that hold the first `count` slots, as far as they are kept. Whole chunks: were it only what is
+    /// asked for, memory that has passed through many logs would grow towards the longest of them, for minutes and beyond what is seen.
     fn touch(&mut self, count: usize) {
         let count = count.min(FIRST_CHUNK_SLOTS * ((1 << CHUNKS_KEPT) - 1));
         while self.touched_count < count {
             let (chunk, offset) = locate(self.touched_count);
-            let slots = &self.chunk(chunk)[offset..];
-            let part = slots.len().min(count - self.touched_count);
-            let start = slots.as_ptr().cast::<u8>().cast_mut();
-            // SAFETY: `&mut self` and no log around it: nobody reads these slots, which hold no values; `part` of them lie behind `start`.
-            unsafe { start.write_bytes(0, part * size_of::<T>()) };
-            self.touched_count += part;
+            let (chunk, slots) = (self.chunk(chunk), (FIRST_CHUNK_SLOTS << chunk) - offset);
+            // SAFETY: `&mut self` and no log around it: nobody reads these slots, which hold no values; they are the chunk's last `slots`.
+            unsafe { chunk.slot(offset).write_bytes(0, slots) };
+            self.touched_count += slots;
         }
     }
 }
@@ -113,9 +126,9 @@ fn locate(index: usize) -> (usize, usize) {
 }
 
 impl<T> Log<T> {
-    fn slot(&self, index: usize) -> &UnsafeCell<MaybeUninit<T>> {
+    fn slot(&self, index: usize) -> *mut T {
         let (chunk, offset) = locate(index);
-        &self.memory.chunk(chunk)[offset]
+        self.memory.chunk(chunk).slot(offset)
     }
 }
 
@@ -124,11 +137,8 @@ impl<T> Drop for Log<T> {
         let len = *self.len.get_mut();
         if std::mem::needs_drop::<T>() {
             for index in 0..len {
-                let cell = self.slot(index).get();
-                // SAFETY: nobody else holds the log any more (`&mut self`), so the cell can be borrowed mutably.
-                let slot = unsafe { &mut *cell };
-                // SAFETY: every slot below `len` was written once by `push` and is dropped here once.
-                unsafe { slot.assume_init_drop() };
+                // SAFETY: nobody else holds the log any more (`&mut self`); every slot below `len` was written once by `push` and is dropped here once.
+                unsafe { self.slot(index).drop_in_place() };
             }
         }
         if let Some(home) = self.home.take() {
@@ -168,18 +178,17 @@ impl<T> AppendWriter<T> {
         self.len == 0
     }
 
-    /// Memory of the chunks that the log has, filled or not, without what values point to: a chunk's pages are mostly huge ones, which are
-    /// resident from their first byte on.
+    /// Memory of the chunks that the log has, filled or not, without what values point to: what a stock has prepared is resident as a whole.
     #[must_use]
     pub fn held_bytes(&self) -> usize {
         let chunks = self.log.memory.chunks.iter().filter_map(OnceLock::get);
-        chunks.map(|chunk| size_of_val::<[_]>(chunk)).sum()
+        chunks.map(|chunk| chunk.pages.len()).sum()
     }
 
     fn put(&mut self, index: usize, value: T) {
-        let cell = self.log.slot(index).get();
+        let slot = self.log.slot(index);
         // SAFETY: `index ≥` the published length, so no reader touches the slot, and `&mut self` is the only writer.
-        unsafe { cell.write(MaybeUninit::new(value)) };
+        unsafe { slot.write(value) };
     }
 }
 
@@ -224,11 +233,9 @@ impl<T> AppendReader<T> {
     }
 
     fn published(&self, index: usize) -> &T {
-        let cell = self.log.slot(index).get();
+        let slot = self.log.slot(index);
         // SAFETY: callers checked `index < len` after an Acquire load: the slot was written before and is never written again.
-        let slot = unsafe { &*cell };
-        // SAFETY: as above, the slot is initialised.
-        unsafe { slot.assume_init_ref() }
+        unsafe { &*slot }
     }
 }
 

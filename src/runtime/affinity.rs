@@ -1,5 +1,5 @@
 #![allow(unsafe_code, reason = "the scheduler's calls have no safe wrapper in the standard library")]
-//! Which cores this process may use, pinning a thread to some of them, its priority, and how often it waited for the disk.
+//! Which cores this process may use, pinning a thread to some of them, its priority, how long it runs at a time, and how often it waited for the disk.
 
 use std::io;
 
@@ -48,6 +48,30 @@ pub fn lower_current_thread_priority(nice: i32) -> io::Result<()> {
     if status == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Makes the calling thread's turns on a core short, and with that soon: of threads that are owed the same, the kernel runs the one first whose
+/// turn would end first. Policy and nice value stay. Linux 6.12 and later, which take 100,000 to 100,000,000 ns; earlier ones change nothing.
+/// Source: sched_setattr(2), `sched_runtime` for SCHED_OTHER; kernel/sched/fair.c, custom slice.
+///
+/// # Errors
+/// The kernel's.
+pub fn shorten_current_thread_slice(slice_ns: u64) -> io::Result<()> {
+    // SAFETY: a `sched_attr` is integers, for which all zeros is valid.
+    let mut attributes: libc::sched_attr = unsafe { std::mem::zeroed() };
+    let bytes = size_of::<libc::sched_attr>();
+    // SAFETY: `attributes` is a live `sched_attr` of the size that is passed, which the call fills; pid 0 is the calling thread.
+    let status = unsafe { libc::syscall(libc::SYS_sched_getattr, 0, &raw mut attributes, bytes, 0) };
+    if status != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    if attributes.sched_policy != libc::SCHED_OTHER as u32 {
+        return Ok(());
+    }
+    attributes.sched_runtime = slice_ns;
+    // SAFETY: as above; the call only reads.
+    let status = unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attributes, 0) };
+    if status == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 /// Major page faults of the calling thread: pages of mapped files that it had to wait for; 0 when the kernel does not say.
 #[must_use]
 pub fn current_thread_major_faults() -> u64 {
@@ -77,6 +101,9 @@ mod tests {
             assert_eq!(allowed_cores(), vec![first]);
             assert!(pin_current_thread(&[usize::MAX]).is_err());
             lower_current_thread_priority(10).expect("lowering is always allowed");
+            shorten_current_thread_slice(100_000).expect("as is this");
+            // SAFETY: the call takes no pointers; who 0 is the calling thread on Linux.
+            assert_eq!(unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) }, 10, "the nice value stays");
         })
         .join()
         .expect("pinned");

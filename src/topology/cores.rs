@@ -1,6 +1,7 @@
 //! Which thread runs on which core.
 
 use crate::config::Config;
+use crate::limits;
 use crate::primitives::ShardSet;
 
 /// Where and how a thread runs.
@@ -10,6 +11,15 @@ pub struct Placement {
     pub cores: Vec<usize>,
     /// How much it yields to the process's other threads, as nice values say it; 0: not at all.
     pub nice: i32,
+    /// How long it wants to run at a time, in ns; 0: as long as the kernel lets it. The less, the sooner it runs when it has something to do.
+    pub slice_ns: u64,
+}
+
+impl Placement {
+    /// Of a thread whose work is due in microseconds and takes no longer, on these cores.
+    pub fn prompt(cores: Vec<usize>) -> Self {
+        Self { cores, nice: 0, slice_ns: limits::PROMPT_SLICE_NS }
+    }
 }
 
 /// Of what closes blocks, where it shares cores with admission and execution: these are due in microseconds, a close in milliseconds.
@@ -59,16 +69,21 @@ impl Cores {
 
     /// Of a thread that others wait for.
     pub fn unpinned(&self) -> Placement {
-        Placement { cores: self.others.clone(), nice: 0 }
+        Placement { cores: self.others.clone(), ..Placement::default() }
+    }
+
+    /// Of a thread that is not pinned and that every reply waits for.
+    pub fn prompt(&self) -> Placement {
+        Placement::prompt(self.others.clone())
     }
 
     /// Of the threads that close a block while its successor's transactions are admitted.
     pub fn closing(&self) -> Placement {
-        Placement { cores: self.others.clone(), nice: NICE_CLOSING }
+        Placement { cores: self.others.clone(), nice: NICE_CLOSING, slice_ns: 0 }
     }
 
     /// Of a thread that nobody waits for.
     pub fn background(&self) -> Placement {
-        Placement { cores: self.others.clone(), nice: NICE_BACKGROUND }
+        Placement { cores: self.others.clone(), nice: NICE_BACKGROUND, slice_ns: 0 }
     }
 }

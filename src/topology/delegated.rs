@@ -457,7 +457,7 @@ pub(super) fn spawn_core(
         wait: config.wait,
         start,
     };
-    let placement = Placement { cores: cores.builder.clone(), nice: 0 };
+    let placement = Placement::prompt(cores.builder.clone());
     let (config, spec) = (config.clone(), spec.clone());
     workers.push(spawn("builder", placement, move || run_builder(&config, spec, seat, recent, sequence, slabs))?);
     Ok((workers, temporary_dir))

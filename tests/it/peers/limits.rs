@@ -235,8 +235,14 @@ fn probes_answer_while_a_load_is_refused_and_the_limit_changes_meanwhile() {
 fn connections_and_the_pool_are_bounded_anew_while_it_runs() {
     let _turn = super::turn();
     let (sequencer, admin) = start(&["--block.interval-ms", "600000", "--mempool.transactions-max", "1000"]);
-    let unknown = admin.try_call("admin_setLimits", json!([{ "http.port": 1 }])).expect_err("no limit");
-    assert_eq!(unknown.code, -32_602);
+    for (name, expected) in [
+        ("http.port", "`http.port` cannot be changed while it runs: admin_limits names what can be"),
+        ("http.connection-max", "unknown setting `http.connection-max`; did you mean `http.connections-max`?"),
+    ] {
+        let refused = admin.try_call("admin_setLimits", json!([{ name: 1 }])).expect_err("no limit");
+        assert_eq!(refused.code, -32_602);
+        assert!(refused.message.contains(expected), "{}", refused.message);
+    }
     let above =
         admin.try_call("admin_setLimits", json!([{ "http.connections-max": 5, "mempool.transactions-max": 1001 }]));
     assert!(above.expect_err("above").message.contains("mempool.transactions-max = 1001: expected 1 to 1000"));
