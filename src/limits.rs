@@ -71,7 +71,7 @@ pub const BLOCK_MEMORY_BLOCKS: usize = 2;
 /// Sealed blocks kept in memory for reads, as many as the state retains roots.
 pub const RECENT_BLOCKS_MAX: usize = 128;
 /// Memory of the blocks kept for reads: transactions, logs, changes and codes, with what their pages hold beside it. Of a block of 4,000
-/// transfers that is 6 MiB.
+/// transfers that is about 5 MiB.
 pub const RECENT_BLOCKS_BYTES_MAX: u64 = 512 * 1_048_576;
 /// Memory of sealed blocks that wait for an execution client's verdict: past it nothing is built. A start keeps those blocks in memory too,
 /// and two more may be on their way when it is reached: hence three quarters of what it keeps.

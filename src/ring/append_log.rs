@@ -1,7 +1,8 @@
 #![allow(unsafe_code, reason = "slots are written once by the only writer and read below a published length")]
 //! An append-only sequence that one thread writes and any thread reads without locks: values never move and never change.
 //!
-//! Memory is taken in chunks that double (2,048 values first), so a writer allocates a few times per block, not once per value. Each has
+//! Memory is taken in chunks, four of 2,048 values first, then four of twice as many and so on: a writer takes some a few times per block, not
+//! once per value, and a log holds little more than it needs. Each has
 //! [`Pages`] of its own: as pieces of the allocator's memory they moved within it from block to block and left it larger for as long as a load
 //! lasted. A log made from an [`AppendStock`] gives its chunks back to it, so that its successor writes to pages that the kernel has given already.
 
@@ -15,10 +16,10 @@ use crossbeam::queue::ArrayQueue;
 use crate::runtime::pages::Pages;
 
 const FIRST_CHUNK_SLOTS: usize = 2_048;
-/// 2,048 × (2^17 − 1) values: far above any block's limits, which are checked before a value is made.
-const CHUNKS_MAX: usize = 17;
-/// Chunks that a stock keeps of a log, 63,488 values: what a rare, larger block took goes back to the allocator.
-const CHUNKS_KEPT: usize = 5;
+/// Chunks of one size.
+const CHUNKS_OF_A_SIZE: usize = 4;
+/// 4 × 2,048 × (2^13 − 1) values: far above any block's limits, which are checked before a value is made.
+const CHUNKS_MAX: usize = 13 * CHUNKS_OF_A_SIZE;
 
 /// Makes an empty log: the writer's handle and the readers' handle.
 #[must_use]
@@ -48,10 +49,11 @@ impl<T: Send + Sync> AppendStock<T> {
     }
 
     /// Sees to it that `logs` logs of `count` values can be written without a page fault, and that each is resident as far as
-    /// [`AppendWriter::held_bytes`] says. Takes the time of those faults.
+    /// [`AppendWriter::held_bytes`] says. Takes the time of those faults. What a log of twice as many would not need goes back to the kernel.
     pub fn prepare(&self, logs: usize, count: usize) {
         for _ in 0..logs {
             let mut memory = self.0.pop().unwrap_or_else(Memory::new);
+            memory.trim(count * 2);
             memory.touch(count);
             drop(self.0.push(memory));
         }
@@ -91,20 +93,26 @@ impl<T> Memory<T> {
     }
 
     fn chunk(&self, chunk: usize) -> &Chunk<T> {
-        self.chunks[chunk].get_or_init(|| Chunk::new(FIRST_CHUNK_SLOTS << chunk))
+        self.chunks[chunk].get_or_init(|| Chunk::new(slots_of(chunk)))
     }
 
-    /// Writes to every page of the chunks that hold the first `count` slots, as far as they are kept. Whole chunks: were it only what is
-    /// asked for, memory that has passed through many logs would grow towards the longest of them, for minutes and beyond what is seen.
+    /// Writes to every page of the chunks that hold the first `count` slots. Whole chunks: were it only what is asked for, memory that has
+    /// passed through many logs would grow towards the longest of them, for minutes and beyond what is seen.
     fn touch(&mut self, count: usize) {
-        let count = count.min(FIRST_CHUNK_SLOTS * ((1 << CHUNKS_KEPT) - 1));
         while self.touched_count < count {
             let (chunk, offset) = locate(self.touched_count);
-            let (chunk, slots) = (self.chunk(chunk), (FIRST_CHUNK_SLOTS << chunk) - offset);
+            let (chunk, slots) = (self.chunk(chunk), slots_of(chunk) - offset);
             // SAFETY: `&mut self` and no log around it: nobody reads these slots, which hold no values; they are the chunk's last `slots`.
             unsafe { chunk.slot(offset).write_bytes(0, slots) };
             self.touched_count += slots;
         }
+    }
+
+    /// Gives back the chunks behind the one of slot `count`.
+    fn trim(&mut self, count: usize) {
+        let (last, _) = locate(count);
+        self.chunks[last + 1..].fill_with(OnceLock::new);
+        self.touched_count = self.touched_count.min(first_slot_of(last) + slots_of(last));
     }
 }
 
@@ -119,10 +127,21 @@ unsafe impl<T: Send + Sync> Sync for Log<T> {}
 // SAFETY: as above; dropping the log drops its values on whichever thread is last.
 unsafe impl<T: Send + Sync> Send for Log<T> {}
 
+/// Chunk and place in it of a slot.
 fn locate(index: usize) -> (usize, usize) {
-    let scaled = index / FIRST_CHUNK_SLOTS + 1;
-    let chunk = scaled.ilog2() as usize;
-    (chunk, index - FIRST_CHUNK_SLOTS * ((1 << chunk) - 1))
+    let size = (index / (CHUNKS_OF_A_SIZE * FIRST_CHUNK_SLOTS) + 1).ilog2() as usize;
+    let of_size = index - first_slot_of(size * CHUNKS_OF_A_SIZE);
+    let slots = FIRST_CHUNK_SLOTS << size;
+    (size * CHUNKS_OF_A_SIZE + of_size / slots, of_size % slots)
+}
+
+fn slots_of(chunk: usize) -> usize {
+    FIRST_CHUNK_SLOTS << (chunk / CHUNKS_OF_A_SIZE)
+}
+
+fn first_slot_of(chunk: usize) -> usize {
+    let (size, of_size) = (chunk / CHUNKS_OF_A_SIZE, chunk % CHUNKS_OF_A_SIZE);
+    FIRST_CHUNK_SLOTS * (CHUNKS_OF_A_SIZE * ((1 << size) - 1) + (of_size << size))
 }
 
 impl<T> Log<T> {
@@ -143,9 +162,7 @@ impl<T> Drop for Log<T> {
         }
         if let Some(home) = self.home.take() {
             let mut memory = std::mem::replace(&mut self.memory, Memory::new());
-            memory.chunks[CHUNKS_KEPT..].fill_with(OnceLock::new);
-            let kept_slots = FIRST_CHUNK_SLOTS * ((1 << CHUNKS_KEPT) - 1);
-            memory.touched_count = memory.touched_count.max(len).min(kept_slots);
+            memory.touched_count = memory.touched_count.max(len);
             drop(home.0.push(memory));
         }
     }
@@ -244,12 +261,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn chunks_double_and_cover_every_index_once() {
-        assert_eq!(locate(0), (0, 0));
-        assert_eq!(locate(FIRST_CHUNK_SLOTS - 1), (0, FIRST_CHUNK_SLOTS - 1));
-        assert_eq!(locate(FIRST_CHUNK_SLOTS), (1, 0));
-        assert_eq!(locate(3 * FIRST_CHUNK_SLOTS - 1), (1, 2 * FIRST_CHUNK_SLOTS - 1));
-        assert_eq!(locate(3 * FIRST_CHUNK_SLOTS), (2, 0));
+    fn chunks_grow_and_cover_every_index_once() {
+        let mut start = 0;
+        for chunk in 0..20 {
+            assert_eq!(first_slot_of(chunk), start);
+            let slots = slots_of(chunk);
+            assert_eq!((locate(start), locate(start + slots - 1)), ((chunk, 0), (chunk, slots - 1)));
+            start += slots;
+        }
+        assert_eq!([0, 3, 4, 7, 8].map(slots_of), [2_048, 2_048, 4_096, 4_096, 8_192]);
     }
 
     #[test]
@@ -266,14 +286,22 @@ mod tests {
             let first = std::ptr::from_ref(reader.get(0).expect("published"));
             (first, writer, reader)
         };
-        let (first, writer, reader) = fill(FIRST_CHUNK_SLOTS << CHUNKS_KEPT);
-        drop(writer);
-        drop(reader);
+        let held = |slots: usize| slots * size_of::<Arc<u8>>();
+        let (first, writer, reader) = fill(1);
+        assert_eq!(writer.held_bytes(), held(2 * FIRST_CHUNK_SLOTS), "what is prepared is held, written or not");
+        drop((writer, reader));
+        let (again, writer, reader) = fill(100_000);
+        assert_eq!(again, first);
+        drop((writer, reader));
         assert_eq!(Arc::strong_count(&value), 1, "the values of a log that is gone are dropped");
+        let (again, writer, reader) = fill(3);
+        assert_eq!(again, first);
+        assert_eq!(writer.held_bytes(), held(first_slot_of(15)), "100,000 values reach into the fifteenth chunk");
+        drop((writer, reader));
+        stock.prepare(1, FIRST_CHUNK_SLOTS);
         let (again, writer, _reader) = fill(3);
         assert_eq!(again, first);
-        let kept = FIRST_CHUNK_SLOTS * ((1 << CHUNKS_KEPT) - 1);
-        assert_eq!(writer.held_bytes(), kept * size_of::<Arc<u8>>(), "what is kept is held, written or not");
+        assert_eq!(writer.held_bytes(), held(3 * FIRST_CHUNK_SLOTS), "what a log of twice as many would not need is gone");
         let (other, ..) = fill(1);
         assert_ne!(other, first, "memory serves one log at a time");
     }

@@ -55,21 +55,23 @@ pub fn lower_current_thread_priority(nice: i32) -> io::Result<()> {
 /// # Errors
 /// The kernel's.
 pub fn shorten_current_thread_slice(slice_ns: u64) -> io::Result<()> {
+    let mut attributes = current_thread_attributes()?;
+    if attributes.sched_policy != libc::SCHED_OTHER as u32 {
+        return Ok(());
+    }
+    attributes.sched_runtime = slice_ns;
+    // SAFETY: `attributes` is a live `sched_attr` that says its own size; the call only reads it; pid 0 is the calling thread.
+    let status = unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attributes, 0) };
+    if status == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+fn current_thread_attributes() -> io::Result<libc::sched_attr> {
     // SAFETY: a `sched_attr` is integers, for which all zeros is valid.
     let mut attributes: libc::sched_attr = unsafe { std::mem::zeroed() };
     let bytes = size_of::<libc::sched_attr>();
     // SAFETY: `attributes` is a live `sched_attr` of the size that is passed, which the call fills; pid 0 is the calling thread.
     let status = unsafe { libc::syscall(libc::SYS_sched_getattr, 0, &raw mut attributes, bytes, 0) };
-    if status != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    if attributes.sched_policy != libc::SCHED_OTHER as u32 {
-        return Ok(());
-    }
-    attributes.sched_runtime = slice_ns;
-    // SAFETY: as above; the call only reads.
-    let status = unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attributes, 0) };
-    if status == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    if status == 0 { Ok(attributes) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Major page faults of the calling thread: pages of mapped files that it had to wait for; 0 when the kernel does not say.
@@ -101,9 +103,11 @@ mod tests {
             assert_eq!(allowed_cores(), vec![first]);
             assert!(pin_current_thread(&[usize::MAX]).is_err());
             lower_current_thread_priority(10).expect("lowering is always allowed");
-            shorten_current_thread_slice(100_000).expect("as is this");
-            // SAFETY: the call takes no pointers; who 0 is the calling thread on Linux.
-            assert_eq!(unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) }, 10, "the nice value stays");
+            shorten_current_thread_slice(200_000).expect("as is this");
+            let attributes = current_thread_attributes().expect("its own");
+            assert_eq!(attributes.sched_nice, 10, "the nice value stays");
+            // Before Linux 6.12 there is none to tell.
+            assert!([0, 200_000].contains(&attributes.sched_runtime), "{}", attributes.sched_runtime);
         })
         .join()
         .expect("pinned");
