@@ -1,8 +1,8 @@
 #![allow(unsafe_code, reason = "slots are written once by the only writer and read below a published length")]
 //! An append-only sequence that one thread writes and any thread reads without locks: values never move and never change.
 //!
-//! Memory is taken in chunks, four of 2,048 values first, then four of twice as many and so on: a writer takes some a few times per block, not
-//! once per value, and a log holds little more than it needs. Each has
+//! Memory is taken in chunks, four of 256 values first, then four of twice as many and so on: a writer takes some a few times per block, not
+//! once per value, and a log holds little more than it needs, be it of one value. Each has
 //! [`Pages`] of its own: as pieces of the allocator's memory they moved within it from block to block and left it larger for as long as a load
 //! lasted. A log made from an [`AppendStock`] gives its chunks back to it, so that its successor writes to pages that the kernel has given already.
 
@@ -15,11 +15,11 @@ use crossbeam::queue::ArrayQueue;
 
 use crate::runtime::pages::Pages;
 
-const FIRST_CHUNK_SLOTS: usize = 2_048;
+const FIRST_CHUNK_SLOTS: usize = 256;
 /// Chunks of one size.
 const CHUNKS_OF_A_SIZE: usize = 4;
-/// 4 × 2,048 × (2^13 − 1) values: far above any block's limits, which are checked before a value is made.
-const CHUNKS_MAX: usize = 13 * CHUNKS_OF_A_SIZE;
+/// 4 × 256 × (2^16 − 1) values: far above twice any block's limits, which are checked before a value is made.
+const CHUNKS_MAX: usize = 16 * CHUNKS_OF_A_SIZE;
 
 /// Makes an empty log: the writer's handle and the readers' handle.
 #[must_use]
@@ -263,13 +263,13 @@ mod tests {
     #[test]
     fn chunks_grow_and_cover_every_index_once() {
         let mut start = 0;
-        for chunk in 0..20 {
+        for chunk in 0..CHUNKS_MAX {
             assert_eq!(first_slot_of(chunk), start);
             let slots = slots_of(chunk);
             assert_eq!((locate(start), locate(start + slots - 1)), ((chunk, 0), (chunk, slots - 1)));
             start += slots;
         }
-        assert_eq!([0, 3, 4, 7, 8].map(slots_of), [2_048, 2_048, 4_096, 4_096, 8_192]);
+        assert_eq!([0, 3, 4, 7, 8].map(slots_of), [256, 256, 512, 512, 1_024]);
     }
 
     #[test]
@@ -291,12 +291,12 @@ mod tests {
         assert_eq!(writer.held_bytes(), held(2 * FIRST_CHUNK_SLOTS), "what is prepared is held, written or not");
         drop((writer, reader));
         let (again, writer, reader) = fill(100_000);
-        assert_eq!(again, first);
+        assert_eq!(again, first, "it grows where it is");
         drop((writer, reader));
         assert_eq!(Arc::strong_count(&value), 1, "the values of a log that is gone are dropped");
         let (again, writer, reader) = fill(3);
         assert_eq!(again, first);
-        assert_eq!(writer.held_bytes(), held(first_slot_of(15)), "100,000 values reach into the fifteenth chunk");
+        assert_eq!(writer.held_bytes(), held(first_slot_of(locate(99_999).0 + 1)), "the chunks that 100,000 values reach into");
         drop((writer, reader));
         stock.prepare(1, FIRST_CHUNK_SLOTS);
         let (again, writer, _reader) = fill(3);
