@@ -296,12 +296,20 @@ mod tests {
         assert_eq!(Arc::strong_count(&value), 1, "the values of a log that is gone are dropped");
         let (again, writer, reader) = fill(3);
         assert_eq!(again, first);
-        assert_eq!(writer.held_bytes(), held(first_slot_of(locate(99_999).0 + 1)), "the chunks that 100,000 values reach into");
+        assert_eq!(
+            writer.held_bytes(),
+            held(first_slot_of(locate(99_999).0 + 1)),
+            "the chunks that 100,000 values reach into"
+        );
         drop((writer, reader));
         stock.prepare(1, FIRST_CHUNK_SLOTS);
         let (again, writer, _reader) = fill(3);
         assert_eq!(again, first);
-        assert_eq!(writer.held_bytes(), held(3 * FIRST_CHUNK_SLOTS), "what a log of twice as many would not need is gone");
+        assert_eq!(
+            writer.held_bytes(),
+            held(3 * FIRST_CHUNK_SLOTS),
+            "what a log of twice as many would not need is gone"
+        );
         let (other, ..) = fill(1);
         assert_ne!(other, first, "memory serves one log at a time");
     }
