@@ -53,7 +53,7 @@ const WARN_NS: u64 = 10_000_000_000;
 
 /// Everything that the thread owns.
 pub struct AdminSeat {
-    /// Bound to loopback.
+    /// Bound to loopback; one that does not block.
     pub listener: StdListener,
     pub token: Token,
     pub admin: Admin,
@@ -80,7 +80,6 @@ pub fn run(seat: AdminSeat) -> Result<(), String> {
 
 async fn serve(seat: AdminSeat) -> Result<(), String> {
     let AdminSeat { listener, token, admin } = seat;
-    listener.set_nonblocking(true).map_err(|error| error.to_string())?;
     let listener = TcpListener::from_std(listener).map_err(|error| error.to_string())?;
     let (strangers, warned_ns) = (RefCell::default(), Cell::new(None));
     let desk = Rc::new(Desk { token, admin, connection_count: Cell::new(0), strangers, warned_ns });

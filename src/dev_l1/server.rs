@@ -90,7 +90,6 @@ async fn serve(seat: ServerSeat) -> Result<(), String> {
     let shared =
         Rc::new(Shared { node: RefCell::new(seat.node), token: seat.token, heads, connection_count: Cell::new(0) });
     for (endpoint, listener) in seat.listeners.into_iter().enumerate() {
-        listener.set_nonblocking(true).map_err(|error| error.to_string())?;
         let listener = TcpListener::from_std(listener).map_err(|error| error.to_string())?;
         spawn_local(accept(Rc::clone(&shared), listener, endpoint));
     }

@@ -5,7 +5,7 @@
 //! a head and for a connection. A page is made at most every [`PAGE_NS`], however many ask.
 
 use std::cell::RefCell;
-use std::net::{IpAddr, SocketAddr, TcpListener as StdListener};
+use std::net::{IpAddr, TcpListener as StdListener};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -19,7 +19,6 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode, Version};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio::task::{LocalSet, spawn_local};
@@ -36,8 +35,6 @@ use crate::topology::Shared;
 pub const CONNECTIONS_MAX: usize = 64;
 /// Of one address, or of one IPv6 network of 64 bits. On full: its oldest is closed.
 pub const CONNECTIONS_PER_ADDRESS_MAX: usize = 16;
-/// Connections that the kernel has set up and nobody has taken yet. On full: `Reject`, the peer tries again.
-const BACKLOG: i32 = 128;
 /// Of a request's head; nothing here needs more than a path and a host.
 const HEAD_BYTES_MAX: usize = 16 * 1_024;
 /// A head that takes longer ends its connection, an idle one too.
@@ -53,7 +50,7 @@ const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
 /// What the thread owns.
 pub struct OpsSeat {
-    /// Of [`listen`].
+    /// One that does not block.
     pub listener: StdListener,
     /// Host names that are answered to beside localhost and addresses (`http.vhosts`).
     pub vhosts: Vec<String>,
@@ -80,19 +77,6 @@ struct Connections(RefCell<Vec<Open>>);
 struct Open {
     network: IpAddr,
     end: Rc<Notify>,
-}
-
-/// A listener that never blocks, from its first moment on: the container's profile has no `ioctl`, with which a listener would be changed later.
-///
-/// # Errors
-/// The address is taken, or not of this machine.
-pub fn listen(address: SocketAddr) -> std::io::Result<StdListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
-    // Connections of the process before this one may still be in TIME_WAIT.
-    socket.set_reuse_address(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    Ok(socket.into())
 }
 
 /// Serves until the process closes.

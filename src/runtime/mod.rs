@@ -17,3 +17,5 @@ pub mod file;
 pub mod pages;
 
 pub mod event_fd;
+
+pub mod listener;

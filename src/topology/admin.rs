@@ -12,6 +12,7 @@ use crate::admin::server::{self, AdminSeat};
 use crate::admin::token::Token;
 use crate::config::Config;
 use crate::ring::Doorbell;
+use crate::runtime::listener;
 
 /// Bound before the first thread starts: a port that is taken ends the start.
 pub struct AdminPort {
@@ -32,7 +33,7 @@ pub fn open(config: &Config, data_dir: &Path) -> Result<Option<AdminPort>, Launc
     // Never another address: who can reach it is on this machine.
     let wanted = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let fault = |source| LaunchError::AdminListen { address: wanted, source };
-    let listener = TcpListener::bind(wanted).map_err(fault)?;
+    let listener = listener::listen(wanted).map_err(fault)?;
     let address = listener.local_addr().map_err(fault)?;
     Ok(Some(AdminPort { listener, address, token, token_file }))
 }

@@ -14,7 +14,7 @@ use crate::dev_l1::node::Node;
 use crate::dev_l1::precompile::{Execute, StrictJudge};
 use crate::dev_l1::server::{self, ServerSeat, Stop};
 use crate::primitives::B256;
-use crate::runtime::clock;
+use crate::runtime::{clock, listener};
 use crate::state::memory::MemoryStore;
 
 /// Where the development L1 listens unless it is told.
@@ -133,7 +133,7 @@ pub fn launch(config: &DevL1Config, judge: Option<Box<dyn StrictJudge>>) -> Resu
 
 fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), DevL1Error> {
     let fault = |source| DevL1Error::Listen { address, source };
-    let listener = TcpListener::bind(address).map_err(fault)?;
+    let listener = listener::listen(address).map_err(fault)?;
     let bound = listener.local_addr().map_err(fault)?;
     Ok((listener, bound))
 }

@@ -9,7 +9,7 @@ use crate::config::Config;
 use crate::ops::collect::Known;
 use crate::ops::server::{self, OpsSeat};
 use crate::rpc::Settings;
-use crate::runtime::clock;
+use crate::runtime::{clock, listener};
 
 /// The thread while the start may still fail: it ends when this is dropped.
 pub(super) struct Ops {
@@ -26,7 +26,7 @@ pub(super) struct Ops {
 pub(super) fn start(config: &Config, rpc: &Settings) -> Result<Option<Ops>, LaunchError> {
     let Some(address) = config.metrics.address else { return Ok(None) };
     let fault = |source| LaunchError::ListenMetrics { address, source };
-    let listener = server::listen(address).map_err(fault)?;
+    let listener = listener::listen(address).map_err(fault)?;
     let address = listener.local_addr().map_err(fault)?;
     let (shared, is_over) = (Arc::default(), Arc::default());
     let seat = OpsSeat {

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::admin::Admin;
 use super::observe;
 use super::process::{Process, TempFolder, free_port, poll_until};
 use super::rpc::Rpc;
@@ -57,8 +58,9 @@ fn under_the_containers_profile_it_serves_and_stops() {
     let folder = TempFolder::new("seccomp");
     let port = free_port();
     let mut command = command();
-    let metrics = free_port();
-    command.args(dev_arguments(&folder, port)).args(FAST_BLOCKS).args(["--metrics.port", &metrics.to_string()]);
+    let (metrics, admin_port) = (free_port(), free_port());
+    command.args(dev_arguments(&folder, port)).args(FAST_BLOCKS);
+    command.args(["--metrics.port", &metrics.to_string(), "--admin.port", &admin_port.to_string()]);
     profile().apply(&mut command);
     let mut process = Process::start("confined", folder.path(), command);
     let rpc = Rpc::new(format!("http://127.0.0.1:{port}"));
@@ -76,6 +78,8 @@ fn under_the_containers_profile_it_serves_and_stops() {
     rpc.call("eth_getLogs", json!([{"fromBlock": "0x0", "toBlock": "latest"}]));
     let page = observe::scrape(metrics);
     assert_eq!(page.value("seq_builder_tx_placed_total", &[]), 1.0);
+    let admin = Admin::of(&folder.path().join("data"), admin_port);
+    assert_eq!(admin.call("admin_sequencerActive", json!([])), true);
     // The profile is really there: mode 2 is a filter.
     let status = fs::read_to_string(format!("/proc/{}/status", process.pid())).expect("it runs");
     assert!(status.lines().any(|line| line.starts_with("Seccomp:") && line.ends_with('2')), "{status}");

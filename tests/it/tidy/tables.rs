@@ -371,8 +371,8 @@ pub const ONLY_IN: &[(&str, &[&str], &str)] = &[
     ),
     (
         "socket2",
-        &["ingress::driver", "ops::server"],
-        "the shards share their port, and the one of metrics is opened without an ioctl; nobody else binds one so",
+        &["ingress::driver", "runtime::listener"],
+        "the shards share their port, and the others are opened without an ioctl; nobody else binds one so",
     ),
     (
         "memmap2",

@@ -146,6 +146,8 @@ system_calls![
     SYS_sched_yield,
     SYS_sched_getaffinity,
     SYS_sched_setaffinity,
+    SYS_sched_getattr,
+    SYS_sched_setattr,
     SYS_sched_getparam,
     SYS_sched_getscheduler,
     SYS_getpriority,
