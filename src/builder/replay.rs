@@ -278,6 +278,11 @@ impl<'s, S: StateStore<Reader = Snapshot>> Replay<'s, S> {
         self.stored(chain)
     }
 
+    /// As [`World::touch`], for a replay that has executed nothing yet and whose world will be the builder core's.
+    pub fn touch_caches(&mut self) {
+        self.executor.world().touch();
+    }
+
     /// The newest blocks, oldest first.
     #[must_use]
     pub fn recent(&self) -> &[Arc<SealedBlock>] {

@@ -349,15 +349,18 @@ fn stand<'s>(
     writer: &mut ChainWriter,
     reader: &ChainReader,
 ) -> Result<(Replay<'s, Store>, B256), LaunchError> {
-    if let (Some(base), Some(hash)) = (base, stored_genesis) {
-        return Ok((Replay::resume(spec, store, base, reader)?, hash));
-    }
-    let genesis = replay::genesis_block(spec, store).map_err(replay::ReplayError::from)?;
-    if stored_genesis.is_none() {
-        writer.append(&Recorder::default().record(&genesis).0)?;
-    }
-    let hash = genesis.hash;
-    Ok((Replay::new(spec, store, genesis), hash))
+    let (mut replay, hash) = if let (Some(base), Some(hash)) = (base, stored_genesis) {
+        (Replay::resume(spec, store, base, reader)?, hash)
+    } else {
+        let genesis = replay::genesis_block(spec, store).map_err(replay::ReplayError::from)?;
+        if stored_genesis.is_none() {
+            writer.append(&Recorder::default().record(&genesis).0)?;
+        }
+        let hash = genesis.hash;
+        (Replay::new(spec, store, genesis), hash)
+    };
+    replay.touch_caches();
+    Ok((replay, hash))
 }
 
 /// The hash of the stored block 0, which must be the configured one; `None` when nothing is stored.

@@ -41,6 +41,17 @@ fn changed_slots(world: &mut World) -> Vec<(U256, U256)> {
 }
 
 #[test]
+fn touched_caches_are_empty_and_no_larger() {
+    let (mut world, _store) = world();
+    let before = (world.accounts.capacity(), world.slots.capacity());
+    world.touch();
+    assert_eq!((world.accounts.len(), world.slots.len()), (0, 0));
+    assert_eq!((world.accounts.capacity(), world.slots.capacity()), before);
+    assert_eq!(world.basic(Address::ZERO).expect("readable"), None, "it reads the state");
+    assert_eq!(world.storage(CONTRACT, U256::ONE).expect("readable"), U256::ONE);
+}
+
+#[test]
 fn a_slot_counts_as_changed_by_its_value_and_not_by_the_base_of_the_last_transaction() {
     let (mut world, _store) = world();
     commit(&mut world, 1, 2);
