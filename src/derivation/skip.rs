@@ -100,29 +100,32 @@ impl SkipReason {
         }
     }
 
-    /// Stable name, for answers and metrics.
+    /// Stable names, for answers and metrics, by number.
+    pub const NAMES: [&'static str; Self::COUNT as usize] = [
+        "undecodable",
+        "wrong_chain_id",
+        "bad_signature",
+        "not_a_batcher",
+        "batcher_too_early",
+        "failed_on_l1",
+        "has_target",
+        "has_value",
+        "bad_batch",
+        "index_not_next",
+        "other_predecessor",
+        "other_pre_state",
+        "other_first_block",
+        "origin_not_below",
+        "origin_decreases",
+        "origin_too_old",
+        "origin_unknown",
+        "other_prev_randao",
+        "invalid",
+    ];
+
+    /// Its name in [`SkipReason::NAMES`].
     #[must_use]
     pub fn name(&self) -> &'static str {
-        match self {
-            Self::Undecodable { .. } => "undecodable",
-            Self::WrongChainId { .. } => "wrong_chain_id",
-            Self::BadSignature { .. } => "bad_signature",
-            Self::NotABatcher { .. } => "not_a_batcher",
-            Self::BatcherTooEarly { .. } => "batcher_too_early",
-            Self::FailedOnL1 => "failed_on_l1",
-            Self::HasTarget { .. } => "has_target",
-            Self::HasValue => "has_value",
-            Self::BadBatch { .. } => "bad_batch",
-            Self::IndexNotNext { .. } => "index_not_next",
-            Self::OtherPredecessor { .. } => "other_predecessor",
-            Self::OtherPreState { .. } => "other_pre_state",
-            Self::OtherFirstBlock { .. } => "other_first_block",
-            Self::OriginNotBelow { .. } => "origin_not_below",
-            Self::OriginDecreases { .. } => "origin_decreases",
-            Self::OriginTooOld { .. } => "origin_too_old",
-            Self::OriginUnknown { .. } => "origin_unknown",
-            Self::OtherPrevRandao { .. } => "other_prev_randao",
-            Self::Invalid { .. } => "invalid",
-        }
+        Self::NAMES[usize::from(self.number()) - 1]
     }
 }

@@ -263,6 +263,9 @@ fn names_and_numbers_are_stable_and_documented() {
     let text = include_str!("skip.rs");
     let rows: Vec<_> = text.lines().filter(|line| line.starts_with("//! | ") && line.contains(" | `")).collect();
     assert_eq!(rows.len(), usize::from(SkipReason::COUNT));
+    for (row, (number, name)) in rows.iter().zip((1..).zip(SkipReason::NAMES)) {
+        assert!(row.starts_with(&format!("//! | {number} | `{name}` |")), "{row}");
+    }
     for reason in [
         SkipReason::FailedOnL1,
         SkipReason::HasValue,

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 
 use super::health::{self, Facts, Probe, Reason};
 use crate::crypto::recovery;
+use crate::derivation::skip::SkipReason;
 use crate::metrics::cells::{Histogram, Snapshot};
 use crate::metrics::exposition::{Exposition, seconds};
 use crate::metrics::reasons::{CloseLabel, DropReason, IngressReason, RefusalReason};
@@ -196,8 +197,9 @@ fn settlement(page: &mut Exposition, shared: &Shared) {
     counter_set(page, Id::L1Failed, L1_FAILURES, &client.failed);
     counter_set(page, Id::BatchSent, SEND_OUTCOMES, &meter.sent);
     page.value(Id::BatchNext, &[], status.batch_next);
-    for (reason, count) in &status.skip_counts {
-        page.value(Id::BatchSkipped, &[reason], *count);
+    for reason in SkipReason::NAMES {
+        let counted = status.skip_counts.iter().find(|(name, _)| *name == reason);
+        page.value(Id::BatchSkipped, &[reason], counted.map_or(0, |(_, count)| *count));
     }
     page.value(Id::TxOutstanding, &["in_flight"], status.in_flight);
     page.value(Id::TxOutstanding, &["unfinalized"], status.unfinalized);
@@ -222,7 +224,6 @@ mod tests {
     use crate::metrics::registry::REGISTRY;
     use crate::primitives::{Fork, Sequence};
     use crate::ring::Doorbell;
-    use crate::settlement::status::{SettlementStatus, Skip};
 
     fn shared() -> Shared {
         let pool = Arc::new(rayon::ThreadPoolBuilder::new().num_threads(1).build().expect("a thread"));
@@ -250,14 +251,6 @@ mod tests {
     #[test]
     fn a_page_holds_every_metric_of_the_registry() {
         let shared = shared();
-        let mut status = SettlementStatus::default();
-        status.skipped(Skip {
-            tx_hash: crate::primitives::B256::ZERO,
-            l1: crate::l1::block::BlockId::default(),
-            reason: "index",
-            what: String::new(),
-        });
-        shared.settlement.show(status);
         let names: Vec<&str> = REGISTRY.iter().map(|metric| metric.name).collect();
         assert_eq!(collect(&known(), Some(&shared), 1).names(), names);
     }

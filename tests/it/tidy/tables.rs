@@ -283,7 +283,7 @@ pub const IMPORTS: &[(&str, &[&str])] = &[
     ("metrics::reasons", &["chain", "journal", "mempool", "messages"]),
     ("metrics::registry", &[]),
     ("ops", &[]),
-    ("ops::collect", &["crypto", "metrics", "rpc", "topology"]),
+    ("ops::collect", &["crypto", "derivation", "metrics", "rpc", "topology"]),
     ("ops::health", &["engine_api", "settlement", "topology"]),
     ("ops::server", &["codec", "limits", "metrics", "runtime", "topology"]),
     ("engine_api", &["primitives", "ring"]),
