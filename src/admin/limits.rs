@@ -5,7 +5,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::config::{CONNECTIONS_MAX, Config, REQUESTS_PER_SECOND_MAX};
+use crate::config::{CONNECTIONS_MAX, Config, REQUESTS_PER_SECOND_MAX, settings};
 use crate::ingress::rates::Rates;
 use crate::mempool::Bounds;
 
@@ -46,9 +46,13 @@ impl Limit {
         }
     }
 
-    #[must_use]
-    pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|limit| limit.name() == name)
+    /// # Errors
+    /// Why there is none, for the operator.
+    pub fn from_name(name: &str) -> Result<Self, String> {
+        Self::ALL.into_iter().find(|limit| limit.name() == name).ok_or_else(|| match settings::find(name) {
+            Ok(_) => format!("`{name}` cannot be changed while it runs: admin_limits names what can be"),
+            Err(nearest) => format!("unknown setting `{name}`; did you mean `{nearest}`?"),
+        })
     }
 
     fn min(self) -> u64 {
@@ -167,7 +171,6 @@ impl LimitCells {
 mod tests {
     use super::*;
     use crate::config::RawConfig;
-    use crate::config::settings;
 
     fn cells(flags: &[(&str, &str)]) -> LimitCells {
         let flags = flags.iter().chain(&[("http.host", "127.0.0.1"), ("http.cors", "false")]);
@@ -181,7 +184,7 @@ mod tests {
         let cells = cells(&[("limits.requests-per-second", "7"), ("mempool.transactions-max", "100")]);
         for limit in Limit::ALL {
             let setting = settings::find(limit.name()).expect("a setting");
-            assert_eq!(Limit::from_name(setting.name), Some(limit));
+            assert_eq!(Limit::from_name(setting.name), Ok(limit));
             let expected = match limit {
                 Limit::RequestsPerSecond => "7",
                 Limit::PoolTransactions => "100",
@@ -189,7 +192,8 @@ mod tests {
             };
             assert_eq!(cells.get(limit).to_string(), expected, "{}", setting.name);
         }
-        assert_eq!(Limit::from_name("http.port"), None);
+        let refused = Limit::from_name("http.port").expect_err("no limit");
+        assert!(refused.contains("cannot be changed while it runs"), "{refused}");
     }
 
     #[test]

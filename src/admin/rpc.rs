@@ -12,7 +12,6 @@ use super::cells::HaltSource;
 use super::halt::{AdminHalt, HaltFiles};
 use super::limits::Limit;
 use crate::builder::block::SealedBlock;
-use crate::config::settings;
 use crate::messages::{OperatorAnswer, OperatorJob, OperatorWish};
 use crate::primitives::{Address, B256};
 use crate::ring::Doorbell;
@@ -342,13 +341,9 @@ impl Admin {
         at_most(params, 1)?;
         let invalid = |why: String| RpcError::invalid_params(format!("invalid argument 0 (limits): {why}"));
         let wanted: BTreeMap<String, u64> = required(params, 0, "limits")?;
-        let changes = wanted.into_iter().map(|(name, value)| match Limit::from_name(&name) {
-            Some(limit) => Ok((limit, value)),
-            None => Err(invalid(match settings::find(&name) {
-                Ok(_) => format!("`{name}` cannot be changed while it runs: admin_limits names what can be"),
-                Err(nearest) => format!("unknown setting `{name}`; did you mean `{nearest}`?"),
-            })),
-        });
+        let changes = wanted
+            .into_iter()
+            .map(|(name, value)| Limit::from_name(&name).map(|limit| (limit, value)).map_err(invalid));
         let changes: Vec<(Limit, u64)> = changes.collect::<Result<_, _>>()?;
         self.shared.limits.set(&changes).map_err(|error| invalid(error.to_string()))?;
         for (limit, value) in changes {

@@ -406,6 +406,7 @@ pub const ONLY_IN: &[(&str, &[&str], &str)] = &[
             "topology::admin",
             "dev_l1::server",
             "admin::server",
+            "runtime::listener",
         ],
         "sockets are the shard driver's, the admin port's, and those of metrics and health the ops thread's; the start asks whether the port is free; the development L1 is a process of its own kind",
     ),
