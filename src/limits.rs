@@ -61,8 +61,8 @@ pub const CONDITIONAL_RETRIES_PER_BLOCK: u32 = 256;
 /// Placed transactions after which the state thread is woken to hash them: eight lanes, many times over.
 pub const FOLLOW_WAKE_COUNT: u32 = 512;
 
-/// How long a thread that replies wait for asks to run at a time, the least that Linux takes: a closing block's threads run for milliseconds
-/// and do not have to be asked before it gets a core that it shares with them.
+/// How long a thread that replies wait for asks to run at a time, the least that Linux takes: on a core that it shares with the threads that close
+/// a block, which run for milliseconds, it does not wait for the end of theirs.
 pub const PROMPT_SLICE_NS: u64 = 100_000;
 
 /// Blocks that memory is kept for beside those that hold theirs: the one that opens next, and one in case the chain thread is late.
@@ -70,8 +70,7 @@ pub const BLOCK_MEMORY_BLOCKS: usize = 2;
 
 /// Sealed blocks kept in memory for reads, as many as the state retains roots.
 pub const RECENT_BLOCKS_MAX: usize = 128;
-/// Memory of the blocks kept for reads: transactions, logs, changes and codes, with what their pages hold beside it. Of a block of 4,000
-/// transfers that is about 5 MiB.
+/// Memory of the blocks kept for reads: transactions, logs, changes and codes, with what their pages hold beside it.
 pub const RECENT_BLOCKS_BYTES_MAX: u64 = 512 * 1_048_576;
 /// Memory of sealed blocks that wait for an execution client's verdict: past it nothing is built. A start keeps those blocks in memory too,
 /// and two more may be on their way when it is reached: hence three quarters of what it keeps.

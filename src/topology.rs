@@ -684,7 +684,7 @@ fn spawn(
             if placement.slice_ns > 0
                 && let Err(error) = crate::runtime::affinity::shorten_current_thread_slice(placement.slice_ns)
             {
-                tracing::debug!(%error, "thread's slice not shortened");
+                tracing::warn!(%error, "thread's slice not shortened");
             }
             body()
         })

@@ -143,8 +143,8 @@ impl<R: StateReader> World<R> {
         }
     }
 
-    /// Writes to every page of the caches, which must be empty: nobody waits for the kernel when they fill, and the process does not grow by a
-    /// page for each slot that a block's system calls write, for half an hour.
+    /// Writes to every page of the caches, which must be empty: nobody waits for the kernel when they fill, and the process does not go on growing
+    /// by a page for each new slot that a block's system calls write. Takes tens of milliseconds.
     pub fn touch(&mut self) {
         assert!(self.accounts.is_empty() && self.slots.is_empty());
         let addresses = (0..self.accounts.capacity()).map(|n| Address::left_padding_from(&n.to_be_bytes()));

@@ -221,9 +221,11 @@ mod tests {
     use crate::builder::block::Heads;
     use crate::builder::replay::genesis_block;
     use crate::config::genesis::dev_genesis;
+    use crate::l1::block::BlockId;
     use crate::metrics::registry::REGISTRY;
-    use crate::primitives::{Fork, Sequence};
+    use crate::primitives::{B256, Fork, Sequence};
     use crate::ring::Doorbell;
+    use crate::settlement::status::{SettlementStatus, Skip};
 
     fn shared() -> Shared {
         let pool = Arc::new(rayon::ThreadPoolBuilder::new().num_threads(1).build().expect("a thread"));
@@ -253,6 +255,24 @@ mod tests {
         let shared = shared();
         let names: Vec<&str> = REGISTRY.iter().map(|metric| metric.name).collect();
         assert_eq!(collect(&known(), Some(&shared), 1).names(), names);
+    }
+
+    #[test]
+    fn skipped_batches_are_counted_by_reason_and_from_zero() {
+        let shared = shared();
+        let mut status = SettlementStatus::default();
+        for _ in 0..2 {
+            let reason = SkipReason::HasValue.name();
+            status.skipped(Skip { tx_hash: B256::ZERO, l1: BlockId::default(), reason, what: String::new() });
+        }
+        shared.settlement.show(status);
+        let page = page(&known(), Some(&shared), 1);
+        for line in [
+            "seq_settlement_batch_skipped_total{reason=\"has_value\"} 2",
+            "seq_settlement_batch_skipped_total{reason=\"invalid\"} 0",
+        ] {
+            assert!(page.lines().any(|found| found == line), "{line}\n{page}");
+        }
     }
 
     #[test]

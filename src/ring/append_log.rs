@@ -2,9 +2,8 @@
 //! An append-only sequence that one thread writes and any thread reads without locks: values never move and never change.
 //!
 //! Memory is taken in chunks, four of 256 values first, then four of twice as many and so on: a writer takes some a few times per block, not
-//! once per value, and a log holds little more than it needs, be it of one value. Each has
-//! [`Pages`] of its own: as pieces of the allocator's memory they moved within it from block to block and left it larger for as long as a load
-//! lasted. A log made from an [`AppendStock`] gives its chunks back to it, so that its successor writes to pages that the kernel has given already.
+//! once per value, and a log holds little more than it needs, be it of one value. Each has [`Pages`] of its own: as pieces of the allocator's
+//! memory they moved within it from block to block and left it larger for as long as a load lasted. A log made from an [`AppendStock`] gives its chunks back to it, so that its successor writes to pages that the kernel has given already.
 
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -20,6 +19,9 @@ const FIRST_CHUNK_SLOTS: usize = 256;
 const CHUNKS_OF_A_SIZE: usize = 4;
 /// 4 × 256 × (2^16 − 1) values: far above twice any block's limits, which are checked before a value is made.
 const CHUNKS_MAX: usize = 16 * CHUNKS_OF_A_SIZE;
+/// Slots that a stock keeps of a log however short the newest is, the first 24 chunks: a burst after an empty block meets no page fault, and what
+/// a rare, larger log took goes back to the kernel.
+const SLOTS_KEPT: usize = first_slot_of(24);
 
 /// Makes an empty log: the writer's handle and the readers' handle.
 #[must_use]
@@ -49,11 +51,12 @@ impl<T: Send + Sync> AppendStock<T> {
     }
 
     /// Sees to it that `logs` logs of `count` values can be written without a page fault, and that each is resident as far as
-    /// [`AppendWriter::held_bytes`] says. Takes the time of those faults. What a log of twice as many would not need goes back to the kernel.
+    /// [`AppendWriter::held_bytes`] says. Takes the time of those faults. What neither a log of twice as many nor
+    /// [`SLOTS_KEPT`] need goes back to the kernel.
     pub fn prepare(&self, logs: usize, count: usize) {
         for _ in 0..logs {
             let mut memory = self.0.pop().unwrap_or_else(Memory::new);
-            memory.trim(count * 2);
+            memory.trim(SLOTS_KEPT.max(count * 2));
             memory.touch(count);
             drop(self.0.push(memory));
         }
@@ -108,11 +111,11 @@ impl<T> Memory<T> {
         }
     }
 
-    /// Gives back the chunks behind the one of slot `count`.
+    /// Gives back the chunks that do not hold any of the first `count ≥ 1` slots.
     fn trim(&mut self, count: usize) {
-        let (last, _) = locate(count);
-        self.chunks[last + 1..].fill_with(OnceLock::new);
-        self.touched_count = self.touched_count.min(first_slot_of(last) + slots_of(last));
+        let kept = locate(count - 1).0 + 1;
+        self.chunks[kept..].fill_with(OnceLock::new);
+        self.touched_count = self.touched_count.min(first_slot_of(kept));
     }
 }
 
@@ -135,11 +138,11 @@ fn locate(index: usize) -> (usize, usize) {
     (size * CHUNKS_OF_A_SIZE + of_size / slots, of_size % slots)
 }
 
-fn slots_of(chunk: usize) -> usize {
+const fn slots_of(chunk: usize) -> usize {
     FIRST_CHUNK_SLOTS << (chunk / CHUNKS_OF_A_SIZE)
 }
 
-fn first_slot_of(chunk: usize) -> usize {
+const fn first_slot_of(chunk: usize) -> usize {
     let (size, of_size) = (chunk / CHUNKS_OF_A_SIZE, chunk % CHUNKS_OF_A_SIZE);
     FIRST_CHUNK_SLOTS * (CHUNKS_OF_A_SIZE * ((1 << size) - 1) + (of_size << size))
 }
@@ -302,14 +305,18 @@ mod tests {
             "the chunks that 100,000 values reach into"
         );
         drop((writer, reader));
-        stock.prepare(1, FIRST_CHUNK_SLOTS);
-        let (again, writer, _reader) = fill(3);
-        assert_eq!(again, first);
+        stock.prepare(1, 50_000);
+        let (_, writer, reader) = fill(3);
         assert_eq!(
             writer.held_bytes(),
-            held(3 * FIRST_CHUNK_SLOTS),
-            "what a log of twice as many would not need is gone"
+            held(first_slot_of(locate(99_999).0 + 1)),
+            "a log of twice as many needs it all"
         );
+        drop((writer, reader));
+        stock.prepare(1, 0);
+        let (again, writer, _reader) = fill(3);
+        assert_eq!(again, first);
+        assert_eq!(writer.held_bytes(), held(SLOTS_KEPT), "what was taken for a rare, larger one is gone");
         let (other, ..) = fill(1);
         assert_ne!(other, first, "memory serves one log at a time");
     }

@@ -79,11 +79,11 @@ impl Cores {
 
     /// Of the threads that close a block while its successor's transactions are admitted.
     pub fn closing(&self) -> Placement {
-        Placement { cores: self.others.clone(), nice: NICE_CLOSING, slice_ns: 0 }
+        Placement { cores: self.others.clone(), nice: NICE_CLOSING, ..Placement::default() }
     }
 
     /// Of a thread that nobody waits for.
     pub fn background(&self) -> Placement {
-        Placement { cores: self.others.clone(), nice: NICE_BACKGROUND, slice_ns: 0 }
+        Placement { cores: self.others.clone(), nice: NICE_BACKGROUND, ..Placement::default() }
     }
 }

@@ -110,12 +110,9 @@ pub(super) fn open(
     super::imported::remove(data_dir).map_err(LaunchError::Imported)?;
     // There is no state to execute a block of the journal on, and the client may lose it at the same time.
     writer.show_synced();
-    let recent = recent(spec, &reader, &state)?;
-    let mut world = World::new(state);
-    world.touch();
     Ok(Opened {
-        recent,
-        world,
+        recent: recent(spec, &reader, &state)?,
+        world: World::new(state),
         writer,
         reader,
         store,
